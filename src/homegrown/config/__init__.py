@@ -1,6 +1,15 @@
 """Typed configuration: dataclasses, model presets (TOML), strict loading. Imports no torch."""
 
-from homegrown.config.files import build, load_preset, overlay, preset_names, preset_table, read_toml, to_table, to_toml
+from homegrown.config.files import (
+    build,
+    load_preset,
+    overlay,
+    preset_names,
+    preset_table,
+    read_toml,
+    to_table,
+    to_toml,
+)
 from homegrown.config.model import (
     ConfigError,
     ModelConfig,

@@ -153,7 +153,7 @@ class EvalConfig:
 class GrowthConfig:
     """Model-growth initialisation: start from a shallower trained model, its layers stacked in order."""
 
-    source: Path = Path("")
+    source: Path = Path()
     """A Hugging Face directory whose layer count divides this model's; empty trains from random weights."""
 
 
