@@ -21,9 +21,7 @@ T = TypeVar("T")
 def preset_names() -> list[str]:
     """Names of the model presets that ship with the package."""
     folder = resources.files("homegrown.config") / "presets"
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_preset(name: str) -> ModelConfig:
@@ -41,9 +39,7 @@ def preset_table(name: str) -> dict[str, Any]:
     if name not in names:
         hint = _did_you_mean(name, names)
         raise ConfigError(f"no model preset {name!r}{hint}; there are: {', '.join(names)}")
-    return tomllib.loads(
-        (resources.files("homegrown.config") / "presets" / f"{name}.toml").read_text("utf-8")
-    )
+    return tomllib.loads((resources.files("homegrown.config") / "presets" / f"{name}.toml").read_text("utf-8"))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

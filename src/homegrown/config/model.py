@@ -165,9 +165,7 @@ class ModelConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             require(value > 0, f"model.{name} = {value}: must be at least 1")
-        require(
-            self.zero_expert_num >= 0, f"model.zero_expert_num = {self.zero_expert_num}: must not be negative"
-        )
+        require(self.zero_expert_num >= 0, f"model.zero_expert_num = {self.zero_expert_num}: must not be negative")
         require(
             self.qk_rope_head_dim % 2 == 0,
             f"model.qk_rope_head_dim = {self.qk_rope_head_dim}: rotary pairs need an even width",
@@ -193,17 +191,13 @@ class ModelConfig:
             f"model.hidden_size = {self.hidden_size}: must be divisible by the number of n-gram tables, "
             f"splits * (order - 1) = {ngram.tables}",
         )
-        require(
-            ngram.ratio > 0, f"model.ngram.ratio = {ngram.ratio}: must be positive when ngram.order is set"
-        )
+        require(ngram.ratio > 0, f"model.ngram.ratio = {ngram.ratio}: must be positive when ngram.order is set")
 
     def _check_sparse(self) -> None:
         sparse = self.sparse
         if not sparse.topk:
             return
-        require(
-            sparse.heads > 0, f"model.sparse.heads = {sparse.heads}: must be positive when sparse.topk is set"
-        )
+        require(sparse.heads > 0, f"model.sparse.heads = {sparse.heads}: must be positive when sparse.topk is set")
         require(
             sparse.head_dim >= self.qk_rope_head_dim,
             f"model.sparse.head_dim = {sparse.head_dim}: must be at least qk_rope_head_dim = {self.qk_rope_head_dim}",
@@ -213,9 +207,7 @@ class ModelConfig:
             fixed <= sparse.topk,
             f"model.sparse.topk = {sparse.topk}: the budget includes the {fixed} sink and window tokens",
         )
-        require(
-            sparse.local_tokens >= 1, f"model.sparse.local_tokens = {sparse.local_tokens}: must be at least 1"
-        )
+        require(sparse.local_tokens >= 1, f"model.sparse.local_tokens = {sparse.local_tokens}: must be at least 1")
         sublayers = 2 * self.num_layers
         require(
             sparse.share >= 1 and sublayers % sparse.share == 0,
