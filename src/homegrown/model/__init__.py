@@ -1,0 +1,21 @@
+"""The LongCat family's architecture, and nothing else: no file here knows of devices, ranks or training runs."""
+
+from homegrown.model.context import Cache, CachedContext, Context, FullContext
+from homegrown.model.count import ParameterCount, count
+from homegrown.model.longcat import Longcat, Trunk, shifted
+from homegrown.model.mtp import Draft
+from homegrown.model.router import Routing
+
+__all__ = [
+    "Cache",
+    "CachedContext",
+    "Context",
+    "Draft",
+    "FullContext",
+    "Longcat",
+    "ParameterCount",
+    "Routing",
+    "Trunk",
+    "count",
+    "shifted",
+]

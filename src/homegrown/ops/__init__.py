@@ -1,0 +1,29 @@
+"""The operations the model is made of: a reference in plain PyTorch each, faster implementations beside it."""
+
+from homegrown.ops.attention import attention
+from homegrown.ops.cross_entropy import linear_cross_entropy
+from homegrown.ops.experts import experts
+from homegrown.ops.indexing import index_scores, indexer_loss, select
+from homegrown.ops.latent import latent_attention
+from homegrown.ops.norm import rms_norm
+from homegrown.ops.registry import OPS, table, using
+from homegrown.ops.rotary import rotary
+from homegrown.ops.span import Span
+from homegrown.ops.swiglu import swiglu
+
+__all__ = [
+    "OPS",
+    "Span",
+    "attention",
+    "experts",
+    "index_scores",
+    "indexer_loss",
+    "latent_attention",
+    "linear_cross_entropy",
+    "rms_norm",
+    "rotary",
+    "select",
+    "swiglu",
+    "table",
+    "using",
+]

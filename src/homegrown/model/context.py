@@ -1,0 +1,236 @@
+"""The context seam: which keys a query sees and where they live.
+
+The model hands every attention sublayer's queries and new keys to a context. `FullContext` keeps them as they are
+(training, scoring); `CachedContext` appends them to a cache (generation, chunked prefill). Context parallelism and
+paged serving caches are further implementations, compared with these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from homegrown import ops
+from homegrown.config import ModelConfig
+from homegrown.model.rope import angles
+from homegrown.model.sparse import IndexInput, Selection
+from homegrown.ops import Span
+
+EXPAND_RATIO = 8
+"""Up to this many times the budget, masking expanded keys is cheaper than gathering compressed ones."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What an attention sublayer asks with.
+
+    Attributes:
+        q_BShD: queries, rope lanes rotated.
+        latent_BSL: new keys' normalised and scaled latents.
+        rope_key_BSR: new keys' rotated shared lanes.
+        kv_b_hNVL: the sublayer's up-projection, per head N key rows then V value rows.
+        scale: softmax scale τ.
+    """
+
+    q_BShD: Tensor
+    latent_BSL: Tensor
+    rope_key_BSR: Tensor
+    kv_b_hNVL: Tensor
+    scale: float
+
+
+class Context(Protocol):
+    """What the model needs to know about where keys live."""
+
+    span: Span
+
+    def with_history(self, tokens: Tensor) -> Tensor:
+        """The tokens after the earlier ones that n-gram hashing may look back to: int64 [B, P + S]."""
+
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """Rotary cosine and sine of the new positions, [B, S, R / 2]."""
+
+    def wants_index(self) -> bool:
+        """Whether owner sublayers must run their indexer at all."""
+
+    def select(self, slot: int, index: IndexInput) -> Selection:
+        """Choose keys for the owner sublayer `slot`."""
+
+    def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
+        """Core attention of sublayer `slot`: [B, S, h, V], and its indexer loss where one is being trained."""
+
+
+class FullContext:
+    """Whole sequences: every key is in the batch.
+
+    Args:
+        config: the model.
+        span: the interval of keys each position sees.
+        dtype: of the activations (sets the precision of the rotary tables).
+        index_loss: train the indexer: `sparse` over the selected keys, `dense` over all visible ones.
+    """
+
+    def __init__(self, config: ModelConfig, span: Span, dtype: torch.dtype, index_loss: str = "off") -> None:
+        self.config, self.span, self.index_loss = config, span, index_loss
+        wide = torch.promote_types(dtype, torch.float32)
+        self._rotation = angles(config.rope, config.qk_rope_head_dim, span.positions, wide)
+
+    def with_history(self, tokens: Tensor) -> Tensor:
+        """Nothing precedes a full sequence."""
+        return tokens
+
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """Rotary tables of the positions."""
+        return self._rotation
+
+    def wants_index(self) -> bool:
+        """Only to choose among more keys than the budget, or to learn."""
+        return self.index_loss != "off" or self.span.max_visible > self.config.sparse.topk
+
+    def select(self, slot: int, index: IndexInput) -> Selection:
+        """Dense warm-up and short sequences see everything."""
+        if self.index_loss == "dense" or self.span.max_visible <= self.config.sparse.topk:
+            return Selection(None, index)
+        chosen = ops.select(index.query, index.key, index.weight, self.span, self.config.sparse)
+        return Selection(chosen, index)
+
+    def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
+        """Expanded keys, or compressed ones where the selection is much smaller than the sequence."""
+        positions = selection.positions if selection else None
+        learns = selection is not None and self.index_loss != "off"
+        length = queries.latent_BSL.shape[1]
+        if positions is not None and not learns and length > EXPAND_RATIO * self.config.sparse.topk:
+            cache = torch.cat((queries.latent_BSL, queries.rope_key_BSR), dim=-1)
+            return self._latent(queries, cache, positions), None
+        expanded = queries.latent_BSL @ queries.kv_b_hNVL.flatten(0, 1).T
+        expanded = expanded.unflatten(-1, queries.kv_b_hNVL.shape[:2])
+        core = (queries.q_BShD, expanded, queries.rope_key_BSR)
+        loss = None
+        if learns and selection is not None:
+            index = (selection.index.query, selection.index.key, selection.index.weight)
+            loss = ops.indexer_loss(index, core, self.span, queries.scale, positions)
+        return ops.attention(*core, self.span, queries.scale, positions), loss
+
+    def _latent(self, queries: Queries, cache: Tensor, positions: Tensor) -> Tensor:
+        return ops.latent_attention(queries.q_BShD, cache, queries.kv_b_hNVL, self.span, queries.scale, positions)
+
+
+@dataclass
+class Cache:
+    """Compressed keys of one batch of sequences, all of the same length so far.
+
+    Attributes:
+        latent: per attention sublayer (MTP's last), [B, capacity, L + R].
+        index: per owner sublayer, [B, capacity, D].
+        tokens: int64 [B, capacity]: the tokens themselves, for n-gram history.
+        length: positions filled. Setting it back forgets the newest ones (speculation).
+    """
+
+    latent: dict[int, Tensor]
+    index: dict[int, Tensor]
+    tokens: Tensor
+    length: int = 0
+    capacity: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.capacity = self.tokens.shape[1]
+
+    @classmethod
+    def empty(
+        cls, config: ModelConfig, batch: int, capacity: int, device: torch.device | str, dtype: torch.dtype
+    ) -> Cache:
+        """Room for `capacity` positions of `batch` sequences."""
+        slots = config.attention_sublayers + config.mtp.layers
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+        latent = {slot: torch.zeros(batch, capacity, width, device=device, dtype=dtype) for slot in range(slots)}
+        owners = owner_slots(config)
+        index = {
+            slot: torch.zeros(batch, capacity, config.sparse.head_dim, device=device, dtype=dtype) for slot in owners
+        }
+        return cls(latent, index, torch.full((batch, capacity), -1, device=device))
+
+
+def owner_slots(config: ModelConfig) -> list[int]:
+    """Attention sublayers that own an indexer: every `share`-th, and MTP's where it has one."""
+    if not config.sparse.topk:
+        return []
+    owners = list(range(0, config.attention_sublayers, config.sparse.share))
+    if config.mtp.layers and config.mtp.indexer:
+        owners.append(config.attention_sublayers)
+    return owners
+
+
+class CachedContext:
+    """New tokens after those in a cache; keys are appended as the model runs.
+
+    Args:
+        config: the model.
+        cache: where the keys live. `commit` moves its length on after the pass.
+        count: new tokens per sequence.
+        dtype: of the activations.
+        prefill: hierarchical indexing is for prefill only.
+    """
+
+    def __init__(
+        self, config: ModelConfig, cache: Cache, count: int, dtype: torch.dtype, past: int | None = None
+    ) -> None:
+        self.config, self.cache = config, cache
+        self.past = cache.length if past is None else past
+        self.prefill = count > 1
+        if self.past + count > cache.capacity:
+            raise ValueError(f"the cache holds {cache.capacity} positions; {self.past} + {count} do not fit")
+        device = cache.tokens.device
+        self.span = Span.causal(cache.tokens.shape[0], count, self.past, device)
+        wide = torch.promote_types(dtype, torch.float32)
+        self._rotation = angles(config.rope, config.qk_rope_head_dim, self.span.positions, wide)
+
+    def with_history(self, tokens: Tensor) -> Tensor:
+        """The tokens behind the n − 1 newest cached ones; the new ones are remembered."""
+        stop = self.past + tokens.shape[1]
+        self.cache.tokens[:, self.past : stop] = tokens
+        look_back = max(self.config.ngram.order - 1, 0)
+        return self.cache.tokens[:, max(self.past - look_back, 0) : stop]
+
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """Rotary tables of the new positions."""
+        return self._rotation
+
+    def wants_index(self) -> bool:
+        """Always: later queries may need these keys' scores."""
+        return True
+
+    def select(self, slot: int, index: IndexInput) -> Selection:
+        """Remember the index keys; choose once more keys are visible than the budget."""
+        keys = _append(self.cache.index[slot], self.past, index.key)
+        sparse = self.config.sparse
+        if self.span.max_visible <= sparse.topk:
+            return Selection(None, index)
+        rank = owner_slots(self.config).index(slot)
+        paged = (
+            sparse.hierarchical
+            and self.prefill
+            and rank >= sparse.hierarchical_skip_owners
+            and self.span.max_visible >= sparse.hierarchical_threshold
+        )
+        return Selection(ops.select(index.query, keys, index.weight, self.span, sparse, paged), index)
+
+    def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
+        """Absorbed attention over the compressed cache."""
+        new = torch.cat((queries.latent_BSL, queries.rope_key_BSR), dim=-1)
+        keys = _append(self.cache.latent[slot], self.past, new)
+        positions = selection.positions if selection else None
+        out = ops.latent_attention(queries.q_BShD, keys, queries.kv_b_hNVL, self.span, queries.scale, positions)
+        return out, None
+
+    def commit(self) -> None:
+        """Count the new positions as filled."""
+        self.cache.length = self.past + self.span.first.shape[1]
+
+
+def _append(buffer: Tensor, past: int, new: Tensor) -> Tensor:
+    stop = past + new.shape[1]
+    buffer[:, past:stop] = new
+    return buffer[:, :stop]

@@ -1,0 +1,135 @@
+"""The whole model: embedding, layers, head, draft head. It is the paper's forward pass and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from homegrown.config import ModelConfig
+from homegrown.model.block import Layer
+from homegrown.model.context import Context, FullContext
+from homegrown.model.initialise import initialise
+from homegrown.model.layers import Linear, RMSNorm, Words
+from homegrown.model.mtp import Draft, Mtp
+from homegrown.model.ngram import NgramEmbedding
+from homegrown.model.router import Routing
+from homegrown.model.sparse import Selection
+from homegrown.ops import Span
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The main model's result before the head.
+
+    Attributes:
+        hidden: [B, S, H] after the last layer, before the final norm.
+        output: [B, S, H] after the final norm.
+        routing: one per layer.
+        index_losses: indexer losses of all attention sublayers, where they were asked for.
+    """
+
+    hidden: Tensor
+    output: Tensor
+    routing: tuple[Routing, ...]
+    index_losses: tuple[Tensor, ...]
+
+
+class Longcat(nn.Module):
+    """A LongCat-family model.
+
+    `model(tokens)` scores whole sequences; `trunk`, `logits` and `draft` are its parts, for losses and generation.
+
+    Attributes:
+        recompute: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.recompute = False
+        self.embed_tokens = Words(config.vocab_size, config.hidden_size)
+        self.ngram_embeddings = NgramEmbedding(config) if config.ngram.order else None
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.mtp = Mtp(config) if config.mtp.layers else None
+
+    def init_weights(self, seed: int) -> None:
+        """Set every weight to its initial value, a function of the seed and the parameter's name alone."""
+        initialise(self, self.config, seed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of every next token.
+
+        Args:
+            tokens: int64 [B, S], each row one sequence from its start.
+
+        Returns:
+            [B, S, V].
+        """
+        return self.logits(self.trunk(tokens, self.context(tokens)).output)
+
+    def context(self, tokens: Tensor, first: Tensor | None = None, index_loss: str = "off") -> FullContext:
+        """The full-sequence context of a batch.
+
+        Args:
+            tokens: int64 [B, S].
+            first: int64 [B, S], where in its row each position's document begins; `None` for one document a row.
+            index_loss: `off`, `sparse` or `dense`: whether and how the indexer's loss is computed.
+        """
+        span = (
+            Span.causal(tokens.shape[0], tokens.shape[1], device=tokens.device)
+            if first is None
+            else Span.packed(first, tokens.device)
+        )
+        return FullContext(self.config, span, self.norm.weight.dtype, index_loss)
+
+    def trunk(self, tokens: Tensor, context: Context) -> Trunk:
+        """Run the main model: int64 [B, S] -> hidden states."""
+        hidden = self.embed(tokens, context)
+        routing, index_losses = [], []
+        selection: Selection | None = None
+        for layer in self.layers:
+            if self.recompute and torch.is_grad_enabled():
+                out = checkpoint(layer, hidden, context, selection, use_reentrant=False, preserve_rng_state=False)
+            else:
+                out = layer(hidden, context, selection)
+            hidden, selection = out.hidden, out.selection
+            routing.append(out.routing)
+            index_losses.extend(out.index_losses)
+        return Trunk(hidden, self.norm(hidden), tuple(routing), tuple(index_losses))
+
+    def embed(self, tokens: Tensor, context: Context) -> Tensor:
+        """Word rows fused with n-gram rows: [B, S, H]."""
+        history = context.with_history(tokens)
+        words = self.embed_tokens(tokens)
+        return words if self.ngram_embeddings is None else self.ngram_embeddings(words, history)
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Unembed final states: [..., H] -> [..., V]."""
+        return self.lm_head(output)
+
+    def draft(self, tokens: Tensor, previous: Tensor, context: Context, selection: Selection | None = None) -> Draft:
+        """One step of the draft head, at every position.
+
+        Args:
+            tokens: int64 [B, S], at each position the token one place further than `previous` has seen.
+            previous: [B, S, H], the trunk's output (first step) or the last draft's `chained`.
+            context: where the draft block's keys live.
+            selection: the first step's selection, for later steps.
+        """
+        if self.mtp is None:
+            raise ValueError("this model has no draft head (model.mtp.layers = 0)")
+        embedded = self.embed_tokens(tokens)
+        if self.config.mtp.use_ngram and self.ngram_embeddings is not None:
+            embedded = self.ngram_embeddings(embedded, tokens)
+        return self.mtp(embedded, previous, context, selection)
+
+
+def shifted(tokens: Tensor, places: int, fill: int) -> Tensor:
+    """tokens[:, i + places] at position i, `fill` past the end: int64 [B, S]."""
+    return F.pad(tokens[:, places:], (0, min(places, tokens.shape[1])), value=fill)

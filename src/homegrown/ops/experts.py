@@ -1,0 +1,150 @@
+"""Routed feed-forward experts over the tokens that chose them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from homegrown.ops.registry import Op
+
+# Shape suffixes: N tokens, K choices per token, E experts, H hidden, F expert width, R (token, expert) pairs.
+
+
+def _experts(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor) -> Tensor:
+    """Σ over a token's choices i < E of gate_i · FFN_i(x); choices ≥ E are other kinds of experts and add nothing.
+
+    Args:
+        x_NH: tokens.
+        index_NK: int64 expert numbers.
+        gate_NK: weights of the choices.
+        w_in_E2FH: gate (0) and up (1) projections of every expert.
+        w_out_EHF: down projections.
+
+    Returns:
+        [N, H] in x's dtype.
+    """
+    out = torch.zeros_like(x_NH)
+    for expert in range(w_in_E2FH.shape[0]):
+        token, choice = torch.where(index_NK == expert)
+        x = x_NH[token]
+        hidden = F.silu(x @ w_in_E2FH[expert, 0].T) * (x @ w_in_E2FH[expert, 1].T)
+        weighted = gate_NK[token, choice].to(x.dtype)[:, None] * (hidden @ w_out_EHF[expert].T)
+        out = out.index_add(0, token, weighted)
+    return out
+
+
+experts = Op("experts", _experts)
+
+
+class _SortedExperts(torch.autograd.Function):
+    """Pairs sorted by expert, one gather, two grouped products, one gather back; the backward is written by hand.
+
+    The sum over a token's choices runs in choice order over a gathered [N, K, H] block, not by scattered adds, so
+    the result does not depend on timing. Weight gradients come out of one grouped product each, without zero-filled
+    temporaries.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor
+    ) -> Tensor:
+        choices, width = index_NK.shape[1], w_out_EHF.shape[2]
+        order, ends, slot_NK = _sort_pairs(index_NK, w_in_E2FH.shape[0])
+        token_R = order // choices
+        x_RH = x_NH.index_select(0, token_R)
+        gate_R = gate_NK.reshape(-1).index_select(0, order).to(x_NH.dtype)
+        hidden_R2F = _grouped(x_RH, w_in_E2FH.flatten(1, 2), ends)
+        act_RF = F.silu(hidden_R2F[:, :width]).mul_(hidden_R2F[:, width:])
+        out_RH = _grouped(act_RF * gate_R[:, None], w_out_EHF, ends)
+        ctx.save_for_backward(x_RH, hidden_R2F, gate_R, token_R, order, ends, slot_NK, w_in_E2FH, w_out_EHF)
+        ctx.gate_dtype = gate_NK.dtype
+        return _gather_sum(out_RH, slot_NK)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NH: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
+        x_RH, hidden_R2F, gate_R, token_R, order, ends, slot_NK, w_in_E2FH, w_out_EHF = ctx.saved_tensors
+        width = w_out_EHF.shape[2]
+        gate_RF, up_RF = hidden_R2F[:, :width], hidden_R2F[:, width:]
+        grad_RH = grad_NH.index_select(0, token_R)
+        silu_RF = F.silu(gate_RF)
+        act_RF = silu_RF * up_RF
+        grad_act_RF = _grouped(grad_RH, w_out_EHF.transpose(1, 2), ends)
+        grad_gate_R = (grad_act_RF * act_RF).sum(-1, dtype=torch.promote_types(grad_NH.dtype, torch.float32))
+        grad_w_out = _grouped_outer(grad_RH, act_RF.mul_(gate_R[:, None]), ends)
+        grad_act_RF.mul_(gate_R[:, None])
+        grad_hidden_R2F = torch.empty_like(hidden_R2F)
+        grad_hidden_R2F[:, :width] = torch.ops.aten.silu_backward(grad_act_RF * up_RF, gate_RF)
+        torch.mul(grad_act_RF, silu_RF, out=grad_hidden_R2F[:, width:])
+        grad_w_in = _grouped_outer(grad_hidden_R2F, x_RH, ends).unflatten(1, (2, width))
+        grad_x_RH = _grouped(grad_hidden_R2F, w_in_E2FH.flatten(1, 2).transpose(1, 2), ends)
+        grad_gate = torch.zeros(slot_NK.numel(), dtype=grad_gate_R.dtype, device=grad_NH.device)
+        grad_gate.index_copy_(0, order, grad_gate_R)
+        return (
+            _gather_sum(grad_x_RH, slot_NK),
+            None,
+            grad_gate.view(slot_NK.shape).to(ctx.gate_dtype),
+            grad_w_in,
+            grad_w_out,
+        )
+
+
+@experts.register("sorted")
+def _experts_sorted(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor) -> Tensor:
+    return _SortedExperts.apply(x_NH, index_NK, gate_NK, w_in_E2FH, w_out_EHF)
+
+
+def _sort_pairs(index_NK: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Order the (token, choice) pairs by expert, leaving out choices ≥ n_experts.
+
+    Returns:
+        order [R]: flat pair numbers n·K + k, by expert, then by token;
+        ends [E] int32: where each expert's pairs end;
+        slot [N, K]: the row of each pair in that order, R for a pair left out.
+    """
+    flat = index_NK.reshape(-1)
+    order = torch.argsort(flat, stable=True)
+    ends = torch.bincount(flat, minlength=n_experts)[:n_experts].cumsum(0)
+    real = int(ends[-1])
+    slot = torch.empty_like(order)
+    slot[order] = torch.arange(order.numel(), device=order.device).clamp_(max=real)
+    return order[:real], ends.to(torch.int32), slot.view(index_NK.shape)
+
+
+def _gather_sum(rows_RH: Tensor, slot_NK: Tensor) -> Tensor:
+    """out[n] = Σ_k rows[slot[n, k]], where slot R stands for a row of zeros; summed in choice order."""
+    padded = torch.cat((rows_RH, rows_RH.new_zeros(1, rows_RH.shape[1])))
+    out = padded.index_select(0, slot_NK[:, 0])
+    for choice in range(1, slot_NK.shape[1]):
+        out += padded.index_select(0, slot_NK[:, choice])
+    return out
+
+
+def _grouped(x_RA: Tensor, w_EBA: Tensor, ends: Tensor) -> Tensor:
+    """Rows of expert e times w[e]ᵀ: [R, A] x [E, B, A] -> [R, B]."""
+    if _grouped_mm_takes(x_RA, w_EBA):
+        return F.grouped_mm(x_RA, w_EBA.transpose(1, 2), offs=ends)
+    out = x_RA.new_empty(x_RA.shape[0], w_EBA.shape[1])
+    start = 0
+    for expert, end in enumerate(ends.tolist()):
+        torch.mm(x_RA[start:end], w_EBA[expert].T, out=out[start:end])
+        start = end
+    return out
+
+
+def _grouped_outer(a_RA: Tensor, b_RB: Tensor, ends: Tensor) -> Tensor:
+    """Per expert, its rows of a times its rows of b, transposed: [R, A], [R, B] -> [E, A, B]."""
+    out = a_RA.new_empty(len(ends), a_RA.shape[1], b_RB.shape[1])
+    start = 0
+    for expert, end in enumerate(ends.tolist()):
+        torch.mm(a_RA[start:end].T, b_RB[start:end], out=out[expert])
+        start = end
+    return out
+
+
+def _grouped_mm_takes(x: Tensor, w: Tensor) -> bool:
+    # The grouped product wants 16-byte aligned rows and knows these dtypes only.
+    aligned = all(size * x.element_size() % 16 == 0 for size in (x.shape[1], w.shape[1]))
+    return aligned and x.shape[0] > 0 and x.dtype in (torch.float32, torch.bfloat16) and x.dtype == w.dtype
