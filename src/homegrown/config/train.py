@@ -84,6 +84,8 @@ class LossConfig:
     """Multi-token prediction, averaged over the draft steps, at the start of the run."""
     mtp_final: float = 0.1
     """The same at the end; linear in between."""
+    mtp_start: float = 0.0
+    """Share of the run after which the draft head begins to train (LongCat introduces it mid-training)."""
     balance: float = 1e-3
     """α of the device-level balance loss (arXiv 2509.01322 section 2)."""
     balance_groups: int = 1

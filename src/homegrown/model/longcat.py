@@ -16,7 +16,7 @@ from homegrown.model.initialise import initialise
 from homegrown.model.layers import Linear, RMSNorm, Words
 from homegrown.model.mtp import Draft, Mtp
 from homegrown.model.ngram import NgramEmbedding
-from homegrown.model.router import Routing
+from homegrown.model.router import Router, Routing
 from homegrown.model.sparse import Selection
 from homegrown.ops import Span
 
@@ -108,6 +108,10 @@ class Longcat(nn.Module):
         history = context.with_history(tokens)
         words = self.embed_tokens(tokens)
         return words if self.ngram_embeddings is None else self.ngram_embeddings(words, history)
+
+    def routers(self) -> list[Router]:
+        """The layers' routers, in order."""
+        return [module for module in self.layers.modules() if isinstance(module, Router)]
 
     def logits(self, output: Tensor) -> Tensor:
         """Unembed final states: [..., H] -> [..., V]."""

@@ -1,0 +1,124 @@
+"""Held-out score: bits per byte of whole documents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from homegrown import ops
+from homegrown.data import Split
+from homegrown.model import Longcat
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a split.
+
+    Attributes:
+        nats: summed cross-entropy of every token after the first of each document, the end token included.
+        tokens: how many were predicted.
+        text_bytes: UTF-8 bytes of the documents' text.
+        documents: how many documents.
+    """
+
+    nats: float
+    tokens: int
+    text_bytes: int
+    documents: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Total bits over total bytes: the figure that compares with a compressor's output."""
+        return self.nats / math.log(2) / max(1, self.text_bytes)
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean cross-entropy."""
+        return self.nats / max(1, self.tokens)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Tokens start..stop of a document, of which those from `score_from` on are scored."""
+
+    document: int
+    start: int
+    stop: int
+    score_from: int
+
+
+def evaluate(
+    model: Longcat,
+    split: Split,
+    seq_len: int,
+    *,
+    max_tokens: int = 0,
+    rows: int = 8,
+    progress: Callable[[int], None] = lambda tokens: None,
+) -> Score:
+    """Score a split, every token exactly once.
+
+    A document longer than `seq_len` is read in windows that overlap by half, so that each token but a document's first
+    ones sees at least seq_len / 2 tokens before it.
+
+    Args:
+        model: scored as it is, in its own dtype; the logits' cross-entropy is taken in float32.
+        split: documents, each from its BOS to its EOS token.
+        seq_len: window length in tokens.
+        max_tokens: stop after the document that reaches this many tokens; 0 scores the whole split.
+        rows: windows per forward pass.
+        progress: called with the number of tokens scored after each pass.
+    """
+    windows, documents = _windows(split, seq_len, max_tokens)
+    # Windows of like length share a pass, so that little is padded; the order is fixed.
+    windows.sort(key=lambda window: (window.start - window.stop, window.document, window.start))
+    nats, scored = torch.zeros((), dtype=torch.float64, device=model.norm.weight.device), 0
+    with torch.no_grad():
+        for batch in _batched(windows, rows):
+            loss, count = _score(model, split, batch)
+            nats += loss
+            scored += count
+            progress(count)
+    text_bytes = sum(split.document_bytes(index) for index in range(documents))
+    return Score(float(nats), scored, text_bytes, documents)
+
+
+def _windows(split: Split, seq_len: int, max_tokens: int) -> tuple[list[_Window], int]:
+    windows: list[_Window] = []
+    seen = 0
+    for document in range(split.documents):
+        if max_tokens and seen >= max_tokens:
+            return windows, document
+        length = len(split.document(document))
+        seen += length
+        scored = 1
+        while scored < length:
+            start = 0 if scored == 1 else scored - seq_len // 2
+            stop = min(length, start + seq_len + 1)
+            windows.append(_Window(document, start, stop, scored))
+            scored = stop
+    return windows, split.documents
+
+
+def _batched(windows: list[_Window], rows: int) -> Iterator[list[_Window]]:
+    for start in range(0, len(windows), rows):
+        yield windows[start : start + rows]
+
+
+def _score(model: Longcat, split: Split, batch: list[_Window]) -> tuple[torch.Tensor, int]:
+    longest = max(window.stop - window.start for window in batch)
+    tokens = torch.full((len(batch), longest), model.config.eos_token_id)
+    target = torch.full((len(batch), longest - 1), -1)
+    for row, window in enumerate(batch):
+        ids = torch.from_numpy(split.document(window.document)[window.start : window.stop].astype("int64"))
+        tokens[row, : len(ids)] = ids
+        skipped = window.score_from - window.start - 1
+        target[row, skipped : len(ids) - 1] = ids[skipped + 1 :]
+    device = model.norm.weight.device
+    inputs = tokens[:, :-1].to(device)
+    output = model.trunk(inputs, model.context(inputs)).output
+    loss = ops.linear_cross_entropy(output.flatten(0, 1), model.lm_head.weight, target.flatten().to(device))
+    return loss, int((target >= 0).sum())

@@ -1,0 +1,48 @@
+"""Router health: how strongly the balance loss pulls compared with the task (arXiv 2509.01322 section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from homegrown.config import ModelConfig
+from homegrown.model import Routing
+from homegrown.train.losses import LossPlan, balance_factors
+
+
+class HealthMonitor:
+    """Gathers R_g = ‖α ∇_P L_balance‖ / ‖∇_P L_task‖ per layer, P being the mean probability of each expert.
+
+    Moving P_i moves every token's p_i alike, so ∇_P L_task = Σ_t ∂L/∂p_t; it is read from the gradient that reaches
+    the gates in the ordinary backward pass. Values of R_g under 0.1 leave the task in charge.
+    """
+
+    def __init__(self, model: ModelConfig, plan: LossPlan, device: torch.device) -> None:
+        self._model, self._plan = model, plan
+        shape = (model.num_layers, model.n_routed_experts + model.zero_expert_num)
+        self._task = torch.zeros(shape, device=device)
+        self._balance = torch.zeros(shape, device=device)
+
+    def watch(self, routing: tuple[Routing, ...]) -> None:
+        """Listen to the gates of a micro-batch, before its backward pass."""
+        for layer, decided in enumerate(routing):
+            factors = balance_factors(decided.index_NK, self._model, self._plan)
+            self._balance[layer] += factors * (self._plan.config.balance / self._plan.micro_batches)
+            decided.gate_NK.register_hook(
+                lambda grad, layer=layer, index=decided.index_NK: self._add(layer, index, grad)
+            )
+
+    def ratios(self) -> Tensor:
+        """R_g of each layer, [layers], after the backward passes."""
+        task = self._task.norm(dim=1) * self._model.routed_scaling_factor
+        return self._balance.norm(dim=1) / task.clamp(min=torch.finfo(task.dtype).tiny)
+
+    def _add(self, layer: int, index: Tensor, grad: Tensor) -> None:
+        self._task[layer].index_add_(0, index.flatten(), grad.flatten().to(self._task.dtype))
+
+
+def router_similarity(weight: Tensor) -> Tensor:
+    """Mean pairwise cosine similarity of a router's rows; near one, experts are indistinguishable to it."""
+    rows = torch.nn.functional.normalize(weight.detach().float(), dim=1)
+    count = rows.shape[0]
+    return ((rows @ rows.T).sum() - count) / (count * (count - 1))
