@@ -1,7 +1,7 @@
 """The LongCat family's architecture, and nothing else: no file here knows of devices, ranks or training runs."""
 
 from homegrown.model.context import Cache, CachedContext, Context, FullContext
-from homegrown.model.count import ParameterCount, count
+from homegrown.model.count import ParameterCount, count, training_flops
 from homegrown.model.longcat import Longcat, Trunk, shifted
 from homegrown.model.mtp import Draft
 from homegrown.model.router import Routing
@@ -18,4 +18,5 @@ __all__ = [
     "Trunk",
     "count",
     "shifted",
+    "training_flops",
 ]

@@ -46,3 +46,19 @@ def count(config: ModelConfig) -> ParameterCount:
     looked_up = sum(size for name, size in sizes.items() if name.startswith(("embed_tokens.", "ngram_embeddings.")))
     expert = experts // (config.num_layers * config.n_routed_experts)
     return ParameterCount(total, mtp, total - experts - looked_up, expert, config.num_layers)
+
+
+def training_flops(
+    config: ModelConfig, counted: ParameterCount, tokens: int, seq_len: int, real_experts: float, draft_steps: int = 0
+) -> float:
+    """FLOPs of forward and backward over `tokens` tokens, recomputation not counted (model FLOPs).
+
+    Each active parameter costs 2 FLOPs forward and 4 backward. A causal query of a sequence of S tokens sees S / 2 keys
+    on average; per key, sublayer and head it costs 2 (query width + value width) forward and twice that backward.
+    Indexer scoring is not counted. A draft step costs the draft block, the unembedding and one more attention sublayer.
+    """
+    head = config.vocab_size * config.hidden_size
+    matrices = counted.active(real_experts) + draft_steps * (counted.mtp + head)
+    per_key = 6 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+    sublayers = config.attention_sublayers + draft_steps
+    return tokens * (6 * matrices + sublayers * per_key * seq_len / 2)

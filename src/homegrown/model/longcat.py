@@ -62,6 +62,14 @@ class Longcat(nn.Module):
         """Set every weight to its initial value, a function of the seed and the parameter's name alone."""
         initialise(self, self.config, seed)
 
+    def cast(self, dtype: torch.dtype) -> Longcat:
+        """Cast the weights to `dtype`, in place, but for those that are float32 by specification: the routers' and
+        the indexers' head weights. The routers' correction biases are buffers and always float32."""
+        for name, parameter in self.named_parameters():
+            exempt = name.endswith(("router.classifier.weight", "indexer.weights_proj.weight"))
+            parameter.data = parameter.data.to(torch.float32 if exempt and dtype.itemsize < 4 else dtype)
+        return self
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of every next token.
 

@@ -1,0 +1,94 @@
+"""What a person sees while a run trains."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from homegrown.train.run import Run
+from homegrown.train.trainer import Callback, Measured, Outcome
+
+LINE_SECONDS = 10.0
+"""Without a terminal, a plain line this often."""
+
+
+class Display(Callback):
+    """A table of what was chosen, then a live line: a bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=None, figures="")
+        self._spoke = 0.0
+
+    def on_start(self, run: Run) -> None:
+        """Say what the run is, once."""
+        for note in run.notes:
+            self.console.print(note)
+        self.console.print(summary(run))
+        self.console.print(optimizer_table(run))
+        self._progress.update(self._task, total=run.config.steps, completed=run.step)
+        self._progress.start()
+
+    def on_step(self, run: Run, measured: Measured) -> None:
+        """Refresh the figures."""
+        text = figures(measured)
+        self._progress.update(self._task, completed=run.step, figures=text)
+        if measured.skipped:
+            self._progress.console.print(f"step {run.step} skipped: {text}")
+        if not self.console.is_terminal and time.monotonic() - self._spoke >= LINE_SECONDS:
+            self._spoke = time.monotonic()
+            self.console.print(f"step {run.step}/{run.config.steps}  {text}", highlight=False)
+
+    def on_end(self, run: Run, outcome: Outcome) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+        if outcome.signal is not None:
+            self.console.print(
+                f"stopped at step {outcome.step} by signal {outcome.signal}; saved. Run again to resume."
+            )
+
+
+def figures(measured: Measured) -> str:
+    """The step in one line."""
+    values = measured.values
+    return (
+        f"loss {values['loss']:.3f}  {values['bpb']:.3f} bits/byte  {values['tokens_per_s']:,.0f} tok/s  "
+        f"{values['peak_fraction']:.0%} of peak  {values['active_params'] / 1e6:.2f}M active"
+    )
+
+
+def summary(run: Run) -> Table:
+    """What runs where, on how much."""
+    facts, counted, config = run.environment, run.counted, run.config
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in (
+        ("model", f"{counted.total / 1e6:,.1f}M parameters, {counted.active(0) / 1e6:,.2f}M active at least"),
+        ("data", f"{run.dataset.train.tokens:,} tokens, fingerprint {run.dataset.fingerprint[:12]}"),
+        ("batch", f"{config.data.global_batch} x {config.data.seq_len} tokens, {config.steps:,} steps"),
+        ("device", f"{facts['device']['name']}, {facts['threads']} threads, {facts['dtype']} weights in the step"),
+        ("peak", f"{run.environment['peak_flops'][facts['dtype']] / 1e9:,.0f} GFLOP/s measured ({facts['dtype']})"),
+        ("ops", ", ".join(f"{op}: {name}" for op, name in facts["ops"].items())),
+        ("order", f"deterministic: {config.deterministic}, seed {config.seed}"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def optimizer_table(run: Run) -> Table:
+    """Which optimizer, rate and decay each parameter group got."""
+    rows = run.stepper.optimizer.table()
+    table = Table(*rows[0], title="parameter groups", title_justify="left")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    return table

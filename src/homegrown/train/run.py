@@ -1,0 +1,190 @@
+"""A run: its directory, its record, and everything built from its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from homegrown import device as devices
+from homegrown.config import ConfigError, TrainConfig, build, read_toml, require, to_table, to_toml
+from homegrown.config.atomic import write_text
+from homegrown.data import Batches, DatasetError, TokenDataset
+from homegrown.ledger import Ledger, MetricsWriter
+from homegrown.model import Longcat, ParameterCount, count
+from homegrown.optim import build_optimizer
+from homegrown.tokenizer import Tokenizer
+from homegrown.train.checkpoint import Checkpoint, clean_up, load_newest, save_checkpoint
+from homegrown.train.environment import environment
+from homegrown.train.growth import grow
+from homegrown.train.step import Stepper
+
+ADJUSTABLE = {"run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval"}
+"""Keys that may change when a run is resumed; the others decide what the run is."""
+
+
+@dataclass
+class Run:
+    """A run in progress.
+
+    Attributes:
+        step: optimizer steps finished.
+        notes: sentences about how the run was opened, to be shown once.
+    """
+
+    config: TrainConfig
+    device: torch.device
+    dtype: torch.dtype
+    model: Longcat
+    stepper: Stepper
+    dataset: TokenDataset
+    batches: Batches
+    tokenizer: Tokenizer
+    ledger: Ledger
+    metrics: MetricsWriter
+    counted: ParameterCount
+    environment: dict[str, Any]
+    step: int = 0
+    elapsed: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.config.run
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment."""
+        facts = {"elapsed_s": self.elapsed, "data_fingerprint": self.dataset.fingerprint}
+        root = self.path / "checkpoints"
+        saved = save_checkpoint(root, self.step, self.stepper.state_dict(), facts, self.config.checkpoint.keep)
+        self.ledger.append("checkpoint", step=self.step, name=saved.name)
+        return saved
+
+    def close(self) -> None:
+        """Release the record's files."""
+        self.ledger.close()
+        self.metrics.close()
+
+
+def open_run(config: TrainConfig) -> Run:
+    """Start a run, or continue the one in its directory from the newest sound checkpoint.
+
+    Raises:
+        ConfigError: the directory holds a run that is configured otherwise.
+        DatasetError: the data is not what the run was started with.
+    """
+    recorded = config.run / "config.toml"
+    if recorded.exists():
+        config = _continued(build(TrainConfig, read_toml(recorded), str(recorded)), config)
+    device = devices.pick(config.device)
+    info = devices.describe(device)
+    if config.precision == "auto":
+        precision = "bfloat16" if info.features.bf16_fast else "float32"
+        config = dataclasses.replace(config, precision=precision)
+    devices.set_threads(config.threads)
+    devices.keep_host_memory()
+    set_determinism(config.deterministic)
+
+    dataset = TokenDataset.open(config.data.path)
+    require(
+        dataset.vocab_size <= config.model.vocab_size,
+        f"model.vocab_size = {config.model.vocab_size}: the tokenizer of {config.data.path} has {dataset.vocab_size}",
+    )
+    dtype = getattr(torch, config.precision)
+    model = _new_model(config, device, dtype)
+    optimizer = build_optimizer(model, config.optim, config.model, info.features.bf16_fast)
+    stepper = Stepper(model, optimizer, config, device)
+    batches = Batches(
+        dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
+    )
+    facts = environment(device, dtype)
+
+    config.run.mkdir(parents=True, exist_ok=True)
+    ledger_path = config.run / "ledger.jsonl"
+    known = ledger_path.exists()
+    run = Run(
+        config, device, dtype, model, stepper, dataset, batches, dataset.tokenizer(),
+        Ledger.open(ledger_path) if known else Ledger.create(ledger_path),
+        MetricsWriter(config.run / "metrics.jsonl"), count(config.model), facts,
+    )  # fmt: skip
+    write_text(recorded, to_toml(config))
+    write_text(config.run / "environment.json", json.dumps(facts, indent=1))
+    clean_up(config.run / "checkpoints")
+    checkpoint, complaints = load_newest(config.run / "checkpoints")
+    run.notes += [f"passed over a damaged checkpoint: {complaint}" for complaint in complaints]
+    if checkpoint is not None:
+        _resume(run, checkpoint)
+    run.metrics.rewind(run.step)
+    run.ledger.append(
+        "resume" if known else "start",
+        step=run.step, config=to_table(config), environment=facts, data_fingerprint=dataset.fingerprint,
+        damaged_checkpoints=complaints,
+    )  # fmt: skip
+    if known:
+        run.metrics.write("event", step=run.step, event="resume", detail={"step": run.step, "damaged": complaints})
+    return run
+
+
+def set_determinism(on: bool) -> None:
+    """Refuse operators whose result depends on timing; leave fresh memory unfilled, since no code here reads it."""
+    torch.use_deterministic_algorithms(on)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def _new_model(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Longcat:
+    with torch.device(device):
+        model = Longcat(config.model)
+    if config.growth.source != Path():
+        grow(model, config.growth.source)
+    else:
+        model.init_weights(config.seed)
+    model.cast(dtype)
+    model.recompute = config.recompute == "full"
+    if config.loss.indexer_stage == "dense" and config.loss.indexer_every:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".indexer." in name)
+    return model
+
+
+def _resume(run: Run, checkpoint: Checkpoint) -> None:
+    recorded = checkpoint.facts["data_fingerprint"]
+    if recorded != run.dataset.fingerprint:
+        raise DatasetError(
+            f"{run.config.data.path}: its fingerprint is {run.dataset.fingerprint[:12]}, but {run.path} was trained on "
+            f"{recorded[:12]}; restore the data or choose another run directory"
+        )
+    run.stepper.load_state_dict(checkpoint.tensors)
+    run.step, run.elapsed = checkpoint.step, checkpoint.facts["elapsed_s"]
+    run.notes.append(f"resumed at step {run.step}")
+
+
+def _continued(recorded: TrainConfig, asked: TrainConfig) -> TrainConfig:
+    """The configuration of a resumed run: what was recorded, with the adjustable keys as asked now."""
+    if asked.precision == "auto":
+        asked = dataclasses.replace(asked, precision=recorded.precision)
+    old, new = to_table(recorded), to_table(asked)
+    different = [key for key in old if key not in ADJUSTABLE and old[key] != new.get(key)]
+    if different:
+        changes = [
+            f"{key}.{name} = {value!r} (recorded: {was!r})" for key, name, was, value in _changes(old, new, different)
+        ]
+        raise ConfigError(
+            f"{recorded.run} holds a run configured otherwise: {'; '.join(changes)}; restore these, or choose another "
+            f"run directory"
+        )
+    return asked
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], keys: list[str]) -> list[tuple[str, str, Any, Any]]:
+    rows = []
+    for key in keys:
+        below, above = old[key], new.get(key)
+        if not isinstance(below, dict) or not isinstance(above, dict):
+            below, above = {"": below}, {"": above}
+        rows += [(key, name, below[name], above.get(name)) for name in below if below[name] != above.get(name)]
+    return rows
