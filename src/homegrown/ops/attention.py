@@ -99,7 +99,7 @@ class _ChunkedAttention(torch.autograd.Function):
         for start, stop in chunks(span, batch * heads * key.shape[1]):
             low, high = span.bounds(start, stop)
             probs = _probs(q, key, span, scale, selected, batch, start, stop, low, high)
-            torch.bmm(probs, value[:, low:high], out=out[:, start:stop])
+            out[:, start:stop] = torch.bmm(probs, value[:, low:high])
         ctx.save_for_backward(q, key, value, selected)
         ctx.span, ctx.scale, ctx.batch, ctx.rope = span, scale, batch, rope_key_BTR.shape[2]
         return out.view(batch, heads, length, -1).transpose(1, 2)

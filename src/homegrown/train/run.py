@@ -180,11 +180,14 @@ def _continued(recorded: TrainConfig, asked: TrainConfig) -> TrainConfig:
     return asked
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any], keys: list[str]) -> list[tuple[str, str, Any, Any]]:
-    rows = []
+def _changes(old: dict[str, Any], new: dict[str, Any], keys: list[str]) -> list[tuple[str, Any, Any]]:
+    """Dotted key, old and new value of everything under `keys` that differs."""
+    rows: list[tuple[str, Any, Any]] = []
     for key in keys:
         below, above = old[key], new.get(key)
-        if not isinstance(below, dict) or not isinstance(above, dict):
-            below, above = {"": below}, {"": above}
-        rows += [(key, name, below[name], above.get(name)) for name in below if below[name] != above.get(name)]
+        if isinstance(below, dict) and isinstance(above, dict):
+            changed = [name for name in below if below[name] != above.get(name)]
+            rows += [(f"{key}.{name}", was, value) for name, was, value in _changes(below, above, changed)]
+        else:
+            rows.append((key, below, above))
     return rows
