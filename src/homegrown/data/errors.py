@@ -1,0 +1,15 @@
+"""What goes wrong with corpora and datasets."""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """Text or tokens are not what they must be; the message names the file and what would be right."""
+
+
+class CorpusError(DataError):
+    """A corpus does not exist, cannot be read at all, or holds no text."""
+
+
+class DatasetError(DataError):
+    """A token dataset is missing, damaged, or not the one that a run was started with."""
