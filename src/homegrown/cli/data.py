@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from homegrown.data import (
+    CorpusError,
     DataError,
     Intake,
     Split,
@@ -41,13 +42,17 @@ SUMMARY = "turn text into token shards that training reads, with a held-out part
 class CorpusArguments:
     """Which text, and how it is split."""
 
-    corpora: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS [CORPUS ...]")]
-    """Where the text is. `stdlib`: the Python standard library's own sources; a folder, a file or a quoted glob
-    ("src/**/*.py"); `hf:NAME[:CONFIG][@SPLIT]`: the datasets library (extra: datasets). A file is one document, except
-    .jsonl, .jsonl.gz (a document a line) and .parquet (a document a row; extra: parquet). Hidden files and folders are
-    passed over."""
+    corpora: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="CORPUS [CORPUS ...]", help_behavior_hint="(required)"),
+    ]
+    """Where the text is, one or more of: `stdlib`, the Python standard library's own sources; a folder, a file or a
+    quoted glob ("src/**/*.py"); `hf:NAME[:CONFIG][@SPLIT]`, a dataset of the datasets library (extra: datasets). Each
+    file is a document, but JSON lines (.jsonl, .jsonl.gz) hold one a line and Parquet (extra: parquet) one a row.
+    Hidden files and folders, .git and the like, are passed over."""
     extensions: tuple[str, ...] = ()
-    """In folders, take only files that end so, as in --extensions .py .md; all files by default."""
+    """In folders, take only files that end in one of these, say --extensions .py .md; by default all files."""
     text_field: str = "text"
     """The field or column that holds the text in JSON lines, Parquet and datasets."""
     held_fraction: float = 0.05
@@ -55,12 +60,13 @@ class CorpusArguments:
     them."""
     seed: int = 0
     """Another seed holds out other documents."""
-    keep_duplicates: bool = False
-    """Keep documents whose content came before. By default they are dropped, which takes about 100 bytes of memory a
-    document."""
+    keep_duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep documents whose content came before. Finding them takes about 100 bytes of memory a document."""
 
     def intake(self) -> Intake:
         """The documents that these arguments name."""
+        if not self.corpora:
+            raise CorpusError("no corpus named: give a folder, a file or stdlib")
         corpora = [open_corpus(spec, extensions=self.extensions, text_field=self.text_field) for spec in self.corpora]
         return Intake(corpora, held_fraction=self.held_fraction, seed=self.seed, deduplicate=not self.keep_duplicates)
 
@@ -188,7 +194,7 @@ def bars(console: Console) -> Iterator[Bars]:
     """Progress bars on `console` while the block runs."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),

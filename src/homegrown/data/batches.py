@@ -86,7 +86,7 @@ class Batches:
 
     def starts(self, step: int, rows: range) -> NDArray[np.uint64]:
         """[B]: where in the ring of tokens the given rows of a step begin."""
-        samples = step * self._global_batch + np.arange(rows.start, rows.stop, rows.step, dtype=np.uint64)
+        samples = step * self._global_batch + np.array(rows, np.uint64)
         epochs, index = np.divmod(samples, np.uint64(self.windows))
         keys = epoch_keys(self._seed, epochs)
         offsets = mix(keys) % np.uint64(self._split.tokens)

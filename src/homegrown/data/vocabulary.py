@@ -30,11 +30,11 @@ def tokenizer_for(
         TokenizerError: the vocabulary is too small.
     """
     progress = progress or Silent()
-    progress.stage("reading text for the tokenizer", intake.text_bytes)
+    progress.stage("tokenizer: reading", intake.text_bytes)
     sample = _sample(intake, sample_bytes, progress)
     if not sample:
         raise CorpusError("every document is held out, none is left for training: lower the held-out fraction")
-    progress.stage(f"training a tokenizer of {vocab_size:,} ids", None)
+    progress.stage(f"tokenizer: {vocab_size:,} ids", None)
     return train_tokenizer(sample, vocab_size)
 
 
