@@ -60,8 +60,10 @@ class StepGuard:
             count = filled.sum().clamp(min=1)
             mean = (self._history * filled).sum(1) / count
             deviation = (((self._history - mean[:, None]) * filled).square().sum(1) / count).sqrt()
-            # A floor keeps a nearly constant history from rejecting ordinary noise.
-            limit = mean + config.sigma * torch.maximum(deviation, 0.01 * mean.abs())
+            # Floors keep a calm history from rejecting ordinary noise: gradient norms jump severalfold in good health,
+            # and clipping deals with that.
+            floor = mean.abs() * mean.new_tensor([0.02, 0.5])
+            limit = mean + config.sigma * torch.maximum(deviation, floor)
             keep &= (new <= limit).all() | (self._kept < config.min_history)
         slot = self._kept % config.window
         here = torch.arange(config.window, device=new.device) == slot

@@ -1,0 +1,66 @@
+"""`homegrown quickstart`: the whole story on this machine, in minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+SUMMARY = "train a small model on this machine in minutes and look at what it learned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """Train a real LongCat-2.0-architecture model on the Python standard library's own source, on this machine.
+
+    Builds a tokenizer and token shards, pretrains with live progress, scores held-out files in bits per byte beside gzip
+    and xz, lets the model write, saves a Hugging Face directory, and draws a report page. Ends by saying what to do
+    next."""
+
+    out: Path = Path("runs/quickstart")
+    """Where everything goes."""
+    minutes: float = 5.0
+    """Time to aim for, everything included. The number of training steps follows from this and from the speed measured at
+    the start, and is recorded, so that the run can be repeated."""
+    steps: int = 0
+    """Train exactly this many steps instead; the same steps give the same losses to the last bit."""
+    preset: str = "quickstart"
+    """Model preset; its name also picks the training settings (`homegrown quickstart --help` lists none: see
+    `src/homegrown/config/presets`)."""
+    again: Literal["resume", "anew"] = "resume"
+    """When OUT already holds a run: continue it (or finish it again), or delete it and start anew."""
+    seed: int = 0
+    """Seeds weights and data order."""
+    device: str = "auto"
+    """`auto` takes the accelerator PyTorch finds, else the CPU."""
+
+
+def run(argv: list[str]) -> int:
+    """Run the story and print its last lines."""
+    from homegrown.cli.common import console, parse
+
+    arguments = parse(Quickstart, argv, "quickstart")
+    from homegrown.train.quickstart import quickstart
+
+    finished = quickstart(
+        out=arguments.out,
+        minutes=arguments.minutes,
+        steps=arguments.steps,
+        preset=arguments.preset,
+        anew=arguments.again == "anew",
+        seed=arguments.seed,
+        device=arguments.device,
+        console=console,
+    )
+    if finished.outcome.signal is not None:
+        return 128 + finished.outcome.signal
+    out = arguments.out
+    print(f"""
+held-out: {finished.score.bits_per_byte:.3f} bits per byte
+report:   {finished.report}   (open it in a browser)
+model:    {finished.export}   (a Hugging Face directory)
+record:   {out / "ledger.jsonl"}, {out / "metrics.jsonl"}
+next:     homegrown generate {finished.export} --prompt "def "
+          homegrown quickstart --again anew --minutes 20 --out runs/longer
+          homegrown train {out / "config.toml"} --run runs/mine""")
+    return 0

@@ -1,0 +1,106 @@
+"""A whole pretraining run: open or resume, train, score, analyse, export, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from homegrown.config import TrainConfig
+from homegrown.device import EnergyMeter
+from homegrown.hub import save
+from homegrown.report import write_report
+from homegrown.train.analysis import analyse, score_held_out
+from homegrown.train.callbacks import Checkpoints, HeldOut, MetricsLog, Samples, TensorBoard, record_score
+from homegrown.train.display import Display
+from homegrown.train.evaluate import Score
+from homegrown.train.run import Run, open_run
+from homegrown.train.trainer import Callback, Outcome, train
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves behind.
+
+    Attributes:
+        outcome: how training ended; the rest is `None` when it was stopped.
+        score: of the whole held-out split.
+        export: Hugging Face directory.
+        report: HTML file.
+    """
+
+    outcome: Outcome
+    score: Score | None = None
+    export: Path | None = None
+    report: Path | None = None
+
+
+def pretrain(
+    config: TrainConfig, console: Console, *, compare: bool = True, times: dict[str, float] | None = None
+) -> Finished:
+    """Train as configured, from the start or from where an earlier process stopped, and finish the run.
+
+    Args:
+        config: the run.
+        console: where progress is shown.
+        compare: put general-purpose compressors beside the held-out score.
+        times: seconds of stages before this one, for the report.
+    """
+    run = open_run(config)
+    try:
+        started = time.perf_counter()
+        outcome = train(run, [*callbacks(run, console)])
+        if not outcome.finished:
+            return Finished(outcome)
+        spent = {**(times or {}), "train": time.perf_counter() - started}
+        return _finish(run, console, outcome, compare, spent)
+    finally:
+        run.close()
+
+
+def callbacks(run: Run, console: Console) -> Sequence[Callback]:
+    """The usual watchers, the record before the display."""
+    watchers: list[Callback] = [_Energy(), MetricsLog(), HeldOut(), Samples(), Checkpoints(), Display(console)]
+    if run.config.tensorboard:
+        watchers.insert(1, TensorBoard(run.path / "tensorboard"))
+    return watchers
+
+
+class _Energy(Callback):
+    """Measures, or estimates and says so, what the loop consumes."""
+
+    def on_start(self, run: Run) -> None:
+        self._meter = EnergyMeter(run.device)
+        self._meter.start()
+
+    def on_end(self, run: Run, outcome: Outcome) -> None:
+        reading = self._meter.stop()
+        run.ledger.append("energy", step=run.step, joules=reading.joules, source=reading.source, detail=reading.detail)
+
+
+def _finish(run: Run, console: Console, outcome: Outcome, compare: bool, times: dict[str, float]) -> Finished:
+    held = run.dataset.held
+    score = None
+    if held.documents:
+        started = time.perf_counter()
+        with _bar(console) as progress:
+            task = progress.add_task("held-out score", total=held.tokens - held.documents)
+            score = score_held_out(run, lambda tokens: progress.advance(task, tokens))
+        record_score(run, score, final=True)
+        times["evaluate"] = time.perf_counter() - started
+    export = run.path / "export"
+    save(run.model, run.tokenizer, export)
+    with console.status("comparing with gzip and xz" if compare and score else "analysing"):
+        analyse(run, score, compare, times)
+    run.ledger.append("end", step=run.step, export=str(export.name))
+    report = write_report(run.path)
+    return Finished(outcome, score, export, report)
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn(compact=True))
+    return Progress(*columns, console=console, transient=True)
