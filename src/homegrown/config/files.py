@@ -14,6 +14,7 @@ import msgspec
 import tomli_w
 
 from homegrown.config.model import ConfigError, ModelConfig
+from homegrown.config.train import TrainConfig
 
 T = TypeVar("T")
 
@@ -40,6 +41,25 @@ def preset_table(name: str) -> dict[str, Any]:
         hint = _did_you_mean(name, names)
         raise ConfigError(f"no model preset {name!r}{hint}; there are: {', '.join(names)}")
     return tomllib.loads((resources.files("homegrown.config") / "presets" / f"{name}.toml").read_text("utf-8"))
+
+
+def recipe_names() -> list[str]:
+    """Names of the training recipes that ship with the package."""
+    folder = resources.files("homegrown.config") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """The training recipe `name`: a run's settings for the model preset of the same name.
+
+    Raises:
+        ConfigError: there is no such recipe; the message lists those there are.
+    """
+    names = recipe_names()
+    if name not in names:
+        raise ConfigError(f"no recipe {name!r}{_did_you_mean(name, names)}; there are: {', '.join(names)}")
+    table = tomllib.loads((resources.files("homegrown.config") / "recipes" / f"{name}.toml").read_text("utf-8"))
+    return build(TrainConfig, overlay({"model": preset_table(name)}, table), where=f"recipe {name}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

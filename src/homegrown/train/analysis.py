@@ -74,7 +74,7 @@ def active_histogram(run: Run) -> dict[str, list[float]]:
     for index in range(run.dataset.held.documents):
         ids = torch.from_numpy(run.dataset.held.document(index).astype("int64"))
         for part in ids.split(length):
-            real = real_experts(run.model, part[None].to(run.device)).flatten().cpu()
+            real = real_experts(run.model, part[None].to(run.bench.device)).flatten().cpu()
             counts += torch.bincount((real * layers).round().long(), minlength=most + 1)
             seen += len(part)
         if seen >= SURVEYED_TOKENS:
@@ -92,7 +92,7 @@ def token_compute(run: Run) -> dict[str, Any]:
     index = enough[0] if enough else lengths.index(max(lengths))
     length = min(SHOWN_TOKENS, run.config.model.max_position_embeddings)
     ids = torch.from_numpy(held.document(index)[:length].astype("int64"))
-    real = real_experts(run.model, ids[None].to(run.device))[0].tolist()
+    real = real_experts(run.model, ids[None].to(run.bench.device))[0].tolist()
     stream = run.tokenizer.stream(skip_special=True)
     texts = [stream.push(token) for token in ids.tolist()]
     rows = [[text, round(count, 3), run.counted.active(count)] for text, count in zip(texts, real, strict=True) if text]
@@ -110,7 +110,7 @@ def throughput(run: Run) -> dict[str, Any]:
     return {
         "tokens_per_s": speed,
         "flops_per_token": flops,
-        "achieved_flops": fraction * peak[dtype_name(run.dtype)],
+        "achieved_flops": fraction * peak[dtype_name(run.bench.dtype)],
         "peak_flops": peak,
         "peak_fraction": fraction,
     }
@@ -121,7 +121,10 @@ def energy(run: Run) -> dict[str, Any] | None:
     readings = [record.payload for record in Ledger.read(run.path / "ledger.jsonl") if record.kind == "energy"]
     if not readings:
         return None
-    return {"joules": sum(part["joules"] for part in readings), **{key: readings[-1][key] for key in ("source", "detail")}}
+    return {
+        "joules": sum(part["joules"] for part in readings),
+        **{key: readings[-1][key] for key in ("source", "detail")},
+    }
 
 
 def parameters(run: Run) -> dict[str, float]:

@@ -87,7 +87,7 @@ def summary(run: Run) -> Table:
 
 def optimizer_table(run: Run) -> Table:
     """Which optimizer, rate and decay each parameter group got."""
-    rows = run.stepper.optimizer.table()
+    rows = run.bench.stepper.optimizer.table()
     table = Table(*rows[0], title="parameter groups", title_justify="left")
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))

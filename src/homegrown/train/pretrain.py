@@ -74,7 +74,7 @@ class _Energy(Callback):
     """Measures, or estimates and says so, what the loop consumes."""
 
     def on_start(self, run: Run) -> None:
-        self._meter = EnergyMeter(run.device)
+        self._meter = EnergyMeter(run.bench.device)
         self._meter.start()
 
     def on_end(self, run: Run, outcome: Outcome) -> None:

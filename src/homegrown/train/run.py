@@ -27,22 +27,51 @@ ADJUSTABLE = {"run", "steps", "device", "threads", "log_every", "tensorboard", "
 """Keys that may change when a run is resumed; the others decide what the run is."""
 
 
+class Workbench:
+    """Everything a step needs, built from a configuration: device, data, model, optimizer. Nothing is written.
+
+    Attributes:
+        config: with the precision settled.
+        device, dtype: where and in what the step runs.
+        dataset, batches: the data and its global order.
+        model, stepper: new weights and what moves them.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.device = devices.pick(config.device)
+        features = devices.describe(self.device).features
+        if config.precision == "auto":
+            config = dataclasses.replace(config, precision="bfloat16" if features.bf16_fast else "float32")
+        self.config = config
+        self.dtype: torch.dtype = getattr(torch, config.precision)
+        devices.set_threads(config.threads)
+        devices.keep_host_memory()
+        set_determinism(config.deterministic)
+        self.dataset = TokenDataset.open(config.data.path)
+        require(
+            self.dataset.vocab_size <= config.model.vocab_size,
+            f"model.vocab_size = {config.model.vocab_size}: the tokenizer of {config.data.path} has "
+            f"{self.dataset.vocab_size} ids",
+        )
+        self.batches = Batches(
+            self.dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
+        )
+        self.model = _new_model(config, self.device, self.dtype)
+        optimizer = build_optimizer(self.model, config.optim, config.model, features.bf16_fast)
+        self.stepper = Stepper(self.model, optimizer, config, self.device)
+
+
 @dataclass
 class Run:
-    """A run in progress.
+    """A run in progress: a workbench and its record.
 
     Attributes:
         step: optimizer steps finished.
+        elapsed: seconds spent in steps, over all processes.
         notes: sentences about how the run was opened, to be shown once.
     """
 
-    config: TrainConfig
-    device: torch.device
-    dtype: torch.dtype
-    model: Longcat
-    stepper: Stepper
-    dataset: TokenDataset
-    batches: Batches
+    bench: Workbench
     tokenizer: Tokenizer
     ledger: Ledger
     metrics: MetricsWriter
@@ -53,6 +82,21 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def config(self) -> TrainConfig:
+        """The resolved configuration."""
+        return self.bench.config
+
+    @property
+    def model(self) -> Longcat:
+        """The model being trained."""
+        return self.bench.model
+
+    @property
+    def dataset(self) -> TokenDataset:
+        """The data."""
+        return self.bench.dataset
+
+    @property
     def path(self) -> Path:
         """The run directory."""
         return self.config.run
@@ -61,7 +105,7 @@ class Run:
         """Write a checkpoint of this moment."""
         facts = {"elapsed_s": self.elapsed, "data_fingerprint": self.dataset.fingerprint}
         root = self.path / "checkpoints"
-        saved = save_checkpoint(root, self.step, self.stepper.state_dict(), facts, self.config.checkpoint.keep)
+        saved = save_checkpoint(root, self.step, self.bench.stepper.state_dict(), facts, self.config.checkpoint.keep)
         self.ledger.append("checkpoint", step=self.step, name=saved.name)
         return saved
 
@@ -81,34 +125,15 @@ def open_run(config: TrainConfig) -> Run:
     recorded = config.run / "config.toml"
     if recorded.exists():
         config = _continued(build(TrainConfig, read_toml(recorded), str(recorded)), config)
-    device = devices.pick(config.device)
-    info = devices.describe(device)
-    if config.precision == "auto":
-        precision = "bfloat16" if info.features.bf16_fast else "float32"
-        config = dataclasses.replace(config, precision=precision)
-    devices.set_threads(config.threads)
-    devices.keep_host_memory()
-    set_determinism(config.deterministic)
-
-    dataset = TokenDataset.open(config.data.path)
-    require(
-        dataset.vocab_size <= config.model.vocab_size,
-        f"model.vocab_size = {config.model.vocab_size}: the tokenizer of {config.data.path} has {dataset.vocab_size}",
-    )
-    dtype = getattr(torch, config.precision)
-    model = _new_model(config, device, dtype)
-    optimizer = build_optimizer(model, config.optim, config.model, info.features.bf16_fast)
-    stepper = Stepper(model, optimizer, config, device)
-    batches = Batches(
-        dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
-    )
-    facts = environment(device, dtype)
+    bench = Workbench(config)
+    config = bench.config
+    facts = environment(bench.device, bench.dtype)
 
     config.run.mkdir(parents=True, exist_ok=True)
     ledger_path = config.run / "ledger.jsonl"
     known = ledger_path.exists()
     run = Run(
-        config, device, dtype, model, stepper, dataset, batches, dataset.tokenizer(),
+        bench, bench.dataset.tokenizer(),
         Ledger.open(ledger_path) if known else Ledger.create(ledger_path),
         MetricsWriter(config.run / "metrics.jsonl"), count(config.model), facts,
     )  # fmt: skip
@@ -122,7 +147,7 @@ def open_run(config: TrainConfig) -> Run:
     run.metrics.rewind(run.step)
     run.ledger.append(
         "resume" if known else "start",
-        step=run.step, config=to_table(config), environment=facts, data_fingerprint=dataset.fingerprint,
+        step=run.step, config=to_table(config), environment=facts, data_fingerprint=bench.dataset.fingerprint,
         damaged_checkpoints=complaints,
     )  # fmt: skip
     if known:
@@ -158,7 +183,7 @@ def _resume(run: Run, checkpoint: Checkpoint) -> None:
             f"{run.config.data.path}: its fingerprint is {run.dataset.fingerprint[:12]}, but {run.path} was trained on "
             f"{recorded[:12]}; restore the data or choose another run directory"
         )
-    run.stepper.load_state_dict(checkpoint.tensors)
+    run.bench.stepper.load_state_dict(checkpoint.tensors)
     run.step, run.elapsed = checkpoint.step, checkpoint.facts["elapsed_s"]
     run.notes.append(f"resumed at step {run.step}")
 

@@ -70,7 +70,7 @@ def train(run: Run, callbacks: Sequence[Callback]) -> Outcome:
     stopped: int | None = None
     with _interrupts() as caught:
         while run.step < run.config.steps and stopped is None:
-            result = run.stepper.step(run.step + 1, run.batches.batch(run.step))
+            result = run.bench.stepper.step(run.step + 1, run.bench.batches.batch(run.step))
             run.step += 1
             measured = meter.measure(result)
             for callback in callbacks:
@@ -87,7 +87,7 @@ class _Meter:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.peak = run.environment["peak_flops"][dtype_name(run.dtype)]
+        self.peak = run.environment["peak_flops"][dtype_name(run.bench.dtype)]
         self.load_every = max(1, run.config.steps // 100)
         self.then = time.perf_counter()
 
@@ -134,7 +134,7 @@ class _Meter:
         return {
             "expert_load": [[round(part, 5) for part in row] for row in load.tolist()],
             "router_similarity": torch.stack(similarity).mean().item(),
-            "memory_bytes": devices.peak_memory(self.run.device),
+            "memory_bytes": devices.peak_memory(self.run.bench.device),
         }
 
 
