@@ -13,15 +13,15 @@ SUMMARY = "train a small model on this machine in minutes and look at what it le
 class Quickstart:
     """Train a real LongCat-2.0-architecture model on the Python standard library's own source, on this machine.
 
-    Builds a tokenizer and token shards, pretrains with live progress, scores held-out files in bits per byte beside gzip
-    and xz, lets the model write, saves a Hugging Face directory, and draws a report page. Ends by saying what to do
-    next."""
+    Builds a tokenizer and token shards, pretrains with live progress, scores held-out files in bits per byte beside
+    gzip and xz, lets the model write, saves a Hugging Face directory, and draws a report page. Ends by saying what to
+    do next."""
 
     out: Path = Path("runs/quickstart")
     """Where everything goes."""
     minutes: float = 5.0
-    """Time to aim for, everything included. The number of training steps follows from this and from the speed measured at
-    the start, and is recorded, so that the run can be repeated."""
+    """Time to aim for, everything included. The number of training steps follows from this and from the speed measured
+    at the start, and is recorded, so that the run can be repeated."""
     steps: int = 0
     """Train exactly this many steps instead; the same steps give the same losses to the last bit."""
     preset: str = "quickstart"
