@@ -103,7 +103,7 @@ def _affordable_steps(config: TrainConfig, dataset: TokenDataset, seconds: float
     )
     steps = max(1, int((seconds - closing - sum(taken)) / step_seconds))
     console.print(
-        f"{tokens_per_second:,.0f} tokens/s: {steps:,} steps of {config.data.global_batch} x {config.data.seq_len} tokens "
-        f"fit the time (repeat this run exactly with --steps {steps})"
+        f"{tokens_per_second:,.0f} tokens/s: {steps:,} steps of {config.data.global_batch} x {config.data.seq_len} "
+        f"tokens fit the time (repeat this run exactly with --steps {steps})"
     )
     return steps
