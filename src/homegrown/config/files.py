@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 import tomli_w
 
-from homegrown.config.model import ConfigError, ModelConfig
+from homegrown.config.errors import ConfigError
+from homegrown.config.model import ModelConfig
 
 T = TypeVar("T")
 
