@@ -8,6 +8,13 @@ from homegrown.cli.common import console, load_train_config, parse
 from homegrown.config import ConfigError, TrainConfig, UsageError, load_preset, to_toml
 
 
+@pytest.fixture(autouse=True)
+def wide_plain_terminal(monkeypatch):
+    """Help pages break and colour their lines by the terminal they find."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
 @pytest.fixture
 def toml(tmp_path):
     """Writes a config file and returns its path as an argument."""

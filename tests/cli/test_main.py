@@ -41,6 +41,7 @@ def commands(tmp_path, monkeypatch):
     )
     (tmp_path / "made_up_pour.py").write_text("raise RuntimeError('imported without need')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("HOMEGROWN_DEBUG", raising=False)
     yield {
         "Make": [Command("brew", "made_up_brew", "Make tea")],
         "Use": [Command("pour", "made_up_pour", "Fill a cup")],
