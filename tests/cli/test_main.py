@@ -32,6 +32,10 @@ def commands(tmp_path, monkeypatch):
                     raise ConfigError("kettle.litres = -1: must be positive")
                 if argv == ["broken"]:
                     raise ZeroDivisionError("a bug")
+                if argv == ["unreadable"]:
+                    open("/no/such/kettle")
+                if argv == ["socket"]:
+                    raise ConnectionResetError("peer is gone")
                 if argv == ["stopped"]:
                     raise KeyboardInterrupt
                 if argv and argv[0] == "exit":
@@ -131,6 +135,14 @@ class TestEndings:
         monkeypatch.setenv("HOMEGROWN_DEBUG", "1")
         with pytest.raises(UserError, match="no water"):
             main(["brew", "dry"], commands)
+
+    def test_file_system_error_names_the_file(self, commands, capsys):
+        assert main(["brew", "unreadable"], commands) == 1
+        assert capsys.readouterr().err == "homegrown brew: /no/such/kettle: No such file or directory\n"
+
+    def test_system_error_without_a_file_keeps_its_traceback(self, commands):
+        with pytest.raises(ConnectionResetError):
+            main(["brew", "socket"], commands)
 
     def test_a_bug_is_not_dressed_up(self, commands):
         with pytest.raises(ZeroDivisionError):

@@ -38,8 +38,9 @@ COMMANDS: Commands = {}
 def main(argv: Sequence[str] | None = None, commands: Commands = COMMANDS) -> int:
     """Run the command line `argv` (the process's own by default) and return the exit status.
 
-    A `UserError` becomes one sentence on stderr and its own exit status; with HOMEGROWN_DEBUG=1 it is raised instead.
-    Ctrl-C ends with 130, a closed pipe with 141.
+    A `UserError` becomes one sentence on stderr and its own exit status, and so does an `OSError` that names a file (1);
+    with HOMEGROWN_DEBUG=1 they are raised instead. Ctrl-C ends with 130, a closed pipe with 141. Anything else is a bug
+    and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments in (["-h"], ["--help"], ["help"]):
@@ -67,7 +68,7 @@ def _guarded(who: str, work: Callable[[], int]) -> int:
         status = work()
         sys.stdout.flush()  # here, so that a pipe that closed too early is noticed here
     except UserError as error:
-        if os.environ.get("HOMEGROWN_DEBUG") == "1":
+        if _debugging():
             raise
         _complain(f"{who}: {error}")
         return error.exit_code
@@ -79,11 +80,20 @@ def _guarded(who: str, work: Callable[[], int]) -> int:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as error:  # one that names a file is the file system's: no permission, no space, not there
+        if _debugging() or error.filename is None:
+            raise
+        _complain(f"{who}: {error.filename}: {error.strerror}")
+        return 1
     except SystemExit as end:  # argument parsers end so, after help (0) and mistakes (2)
         if isinstance(end.code, str):
             _complain(f"{who}: {end.code}")
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return status
+
+
+def _debugging() -> bool:
+    return os.environ.get("HOMEGROWN_DEBUG") == "1"
 
 
 def _complain(message: str) -> None:
