@@ -38,9 +38,9 @@ COMMANDS: Commands = {}
 def main(argv: Sequence[str] | None = None, commands: Commands = COMMANDS) -> int:
     """Run the command line `argv` (the process's own by default) and return the exit status.
 
-    A `UserError` becomes one sentence on stderr and its own exit status, and so does an `OSError` that names a file (1);
-    with HOMEGROWN_DEBUG=1 they are raised instead. Ctrl-C ends with 130, a closed pipe with 141. Anything else is a bug
-    and keeps its traceback.
+    A `UserError` becomes one sentence on stderr and its own exit status, and so does an `OSError` that names a file
+    (status 1); with HOMEGROWN_DEBUG=1 they are raised instead. Ctrl-C ends with 130, a closed pipe with 141. Anything
+    else is a bug and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments in (["-h"], ["--help"], ["help"]):
