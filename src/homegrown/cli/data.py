@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from rich.table import Table
 
 from homegrown.data import (
     CorpusError,
-    DataError,
     Intake,
     Split,
     TokenDataset,
@@ -33,7 +31,7 @@ from homegrown.data import (
     tokenizer_for,
     write_dataset,
 )
-from homegrown.tokenizer import Tokenizer, TokenizerError
+from homegrown.tokenizer import Tokenizer
 
 SUMMARY = "turn text into token shards that training reads, with a held-out part and a fingerprint"
 
@@ -95,12 +93,8 @@ class DataCommand(CorpusArguments):
 
 
 def run(argv: list[str]) -> int:
-    """Run the command; the exit status is 1 where the text or the target is not what it must be."""
+    """Write the dataset and say what is in it."""
     command = tyro.cli(DataCommand, args=argv, prog="homegrown data")
-    return report_errors(lambda: _run(command))
-
-
-def _run(command: DataCommand) -> None:
     console = Console()
     refuse_existing(command.out)
     intake = command.intake()
@@ -114,6 +108,7 @@ def _run(command: DataCommand) -> None:
     if command.tokenizer is None:
         warn_if_small(console, tokenizer, command.vocab_size)
     _summarise(console, dataset)
+    return 0
 
 
 def _summarise(console: Console, dataset: TokenDataset) -> None:
@@ -137,16 +132,6 @@ def _megabytes(size: int) -> str:
 
 def _ratio(split: Split) -> str:
     return f"{split.bytes / split.tokens:.2f}" if split.tokens else "-"
-
-
-def report_errors(action: Callable[[], None]) -> int:
-    """Do `action`; print what is wrong with its input as one sentence, without a traceback."""
-    try:
-        action()
-    except (DataError, TokenizerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def warn_if_small(console: Console, tokenizer: Tokenizer, wanted: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from homegrown.cli.data import CorpusArguments, bars, report_errors, warn_if_small
+from homegrown.cli.data import CorpusArguments, bars, warn_if_small
 from homegrown.data import Intake, refuse_existing, tokenizer_for
 from homegrown.tokenizer import Tokenizer
 
@@ -36,12 +36,8 @@ class TokenizerCommand(CorpusArguments):
 
 
 def run(argv: list[str]) -> int:
-    """Run the command; the exit status is 1 where the text or the target is not what it must be."""
+    """Train and save the tokenizer."""
     command = tyro.cli(TokenizerCommand, args=argv, prog="homegrown tokenizer")
-    return report_errors(lambda: _run(command))
-
-
-def _run(command: TokenizerCommand) -> None:
     console = Console()
     refuse_existing(command.out)
     intake = command.intake()
@@ -51,6 +47,7 @@ def _run(command: TokenizerCommand) -> None:
     tokenizer.save(command.out)
     warn_if_small(console, tokenizer, command.vocab_size)
     console.print(f"{tokenizer.vocab_size:,} ids{_held_out_ratio(intake, tokenizer)}; written to {command.out}")
+    return 0
 
 
 def _held_out_ratio(intake: Intake, tokenizer: Tokenizer) -> str:

@@ -1,5 +1,6 @@
 """Typed configuration: dataclasses, model presets (TOML), strict loading. Imports no torch."""
 
+from homegrown.config.errors import ConfigError, DeviceError, UsageError, UserError
 from homegrown.config.files import (
     build,
     load_preset,
@@ -11,7 +12,6 @@ from homegrown.config.files import (
     to_toml,
 )
 from homegrown.config.model import (
-    ConfigError,
     ModelConfig,
     MtpConfig,
     NgramConfig,
@@ -37,6 +37,7 @@ __all__ = [
     "ConfigError",
     "ControllerConfig",
     "DataConfig",
+    "DeviceError",
     "EvalConfig",
     "GrowthConfig",
     "GuardConfig",
@@ -49,6 +50,8 @@ __all__ = [
     "ScheduleConfig",
     "SparseConfig",
     "TrainConfig",
+    "UsageError",
+    "UserError",
     "build",
     "load_preset",
     "load_recipe",

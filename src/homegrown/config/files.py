@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 import tomli_w
 
-from homegrown.config.model import ConfigError, ModelConfig
+from homegrown.config.errors import ConfigError
+from homegrown.config.model import ModelConfig
 from homegrown.config.train import TrainConfig
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
     """
     _refuse_unknown(kind, table, where, prefix="")
     try:
-        return msgspec.convert(table, kind)
+        return msgspec.convert(table, kind, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}".replace("`$.", "`")) from None
 
@@ -115,6 +116,13 @@ def to_table(config: Any) -> dict[str, Any]:
 def to_toml(config: Any) -> str:
     """A config dataclass as TOML text, every default spelled out."""
     return tomli_w.dumps(to_table(config))
+
+
+def _path(kind: type, value: Any) -> Any:
+    # TOML has no paths: they are written as strings. Every other type msgspec converts itself.
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
 
 
 def _refuse_unknown(kind: Any, table: dict[str, Any], where: str, prefix: str) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot work; the message names the key, the value and what would be right."""
+from homegrown.config.errors import ConfigError
 
 
 def require(ok: bool, message: str) -> None:

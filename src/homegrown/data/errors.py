@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from homegrown.config import UserError
 
-class DataError(Exception):
+
+class DataError(UserError):
     """Text or tokens are not what they must be; the message names the file and what would be right."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from homegrown.config import UserError
 
-class TokenizerError(ValueError):
+
+class TokenizerError(UserError):
     """A tokenizer cannot be trained, read or used; the message names the file or value and what would be right."""

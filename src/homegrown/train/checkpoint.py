@@ -14,15 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from homegrown.config import UserError
 from homegrown.config.atomic import atomic_dir
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
-
-    user_error = True
 
 
 @dataclass(frozen=True)
