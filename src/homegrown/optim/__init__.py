@@ -1,0 +1,7 @@
+"""Optimizers: Muon on hidden matrices, AdamW on the rest, schedules, and growth of a model by stacking."""
+
+from homegrown.optim.groups import Group, group_of
+from homegrown.optim.optimizer import Optimizer, build_optimizer
+from homegrown.optim.schedule import lr_factor
+
+__all__ = ["Group", "Optimizer", "build_optimizer", "group_of", "lr_factor"]

@@ -1,0 +1,181 @@
+"""AdamW (arXiv 1711.05101): PyTorch's fused kernel where there is one, the formula in plain operators elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from homegrown.optim.slots import CHUNK_NUMBERS, Slot, Update, assign, in_chunks
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """The constants of Adam; the rate and the decay come with every step."""
+
+    beta1: float
+    beta2: float
+    eps: float
+
+
+class AdamW:
+    """AdamW over slots, each with its own step count; a slot without a gradient is left alone.
+
+    `row_lazy` is for tables of which a step uses few rows: rows without gradient keep weights and moments, as if the
+    step had not been for them (the update of `torch.optim.SparseAdam`, with decoupled decay). That is another
+    algorithm than plain AdamW, under which an unused row goes on moving while its moments fade. It takes sparse
+    gradients, as `F.embedding(..., sparse=True)` makes them, and then costs what the used rows cost; a dense gradient,
+    of which a row of zeros counts as unused, costs the whole table. Where the device runs ahead of the host, coalescing
+    a sparse gradient waits for it; nothing else here does.
+
+    Args:
+        slots: any parameters; of two axes if `row_lazy`.
+        settings: Adam's constants.
+        fused: use the fused kernel for dense updates; see `has_fused_kernel`.
+        row_lazy: leave rows without gradient alone.
+    """
+
+    def __init__(self, slots: Sequence[Slot], settings: AdamSettings, *, fused: bool, row_lazy: bool = False) -> None:
+        self.slots = list(slots)
+        self._settings = settings
+        self._fused = fused
+        self._row_lazy = row_lazy
+        self._state = {
+            slot.name: {
+                "exp_avg": torch.zeros_like(slot.master),
+                "exp_avg_sq": torch.zeros_like(slot.master),
+                "step": torch.zeros((), dtype=torch.float32, device=slot.master.device),
+            }
+            for slot in self.slots
+        }
+
+    @property
+    def label(self) -> str:
+        """How the update is computed, for the table shown at start."""
+        if self._row_lazy:
+            return "AdamW, row-lazy"
+        return "AdamW, fused" if self._fused else "AdamW, plain"
+
+    def state(self, slot: Slot) -> dict[str, Tensor]:
+        """The state kept for `slot`: the moments, of the weight's shape, and `step`, a float32 scalar."""
+        return self._state[slot.name]
+
+    def step(self, update: Update) -> None:
+        """One update of every slot that has a gradient; the gradients may be overwritten.
+
+        Raises:
+            ValueError: a gradient is sparse and this is not row-lazy.
+        """
+        present = [slot for slot in self.slots if slot.gradient is not None]
+        for chunk in in_chunks(present, lambda slot: slot.master.numel()):
+            if self._fused and not self._row_lazy:
+                self._update_fused(chunk, update)
+            else:
+                self._update_each(chunk, update)
+
+    def _update_fused(self, slots: list[Slot], update: Update) -> None:
+        states = [self._state[slot.name] for slot in slots]
+        adamw(
+            [slot.master for slot in slots],
+            # The kernel walks memory, not strides: a gradient of another layout would be read in the wrong order.
+            [_dense(slot).to(torch.float32).contiguous() for slot in slots],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            # The kernel divides by its scale, and does nothing, nor count the step, where "found_inf" is one.
+            grad_scale=None if update.grad_scale is None else update.grad_scale.reciprocal(),
+            found_inf=None if update.keep is None else update.keep.logical_not().to(torch.float32),
+            amsgrad=False,
+            maximize=False,
+            lr=update.lr,
+            weight_decay=update.weight_decay,
+            beta1=self._settings.beta1,
+            beta2=self._settings.beta2,
+            eps=self._settings.eps,
+        )
+        for slot in slots:
+            slot.publish()
+
+    def _update_each(self, slots: list[Slot], update: Update) -> None:
+        for slot in slots:
+            self._state[slot.name]["step"].add_(1.0 if update.keep is None else update.keep)
+            gradient = slot.weight.grad
+            if self._row_lazy and gradient is not None and gradient.is_sparse:
+                self._update_rows(slot, gradient, update)
+            else:
+                self._update_all(slot, _dense(slot), update)
+
+    def _update_all(self, slot: Slot, gradient: Tensor, update: Update) -> None:
+        """The whole parameter, some of its first axis at a time."""
+        state = self._state[slot.name]
+        whole = (gradient, slot.master, state["exp_avg"], state["exp_avg_sq"])
+        length = max(1, CHUNK_NUMBERS * len(gradient) // gradient.numel())
+        for part, *targets in zip(*(tensor.split(length) for tensor in whole), strict=True):
+            where = update.keep
+            if self._row_lazy:
+                used = (part != 0).any(dim=-1, keepdim=True)
+                where = used if where is None else used & where
+            new = self._updated(targets, part, state["step"], update)
+            for target, value in zip(targets, new, strict=True):
+                assign(target, value, where)
+        slot.publish()
+
+    def _update_rows(self, slot: Slot, gradient: Tensor, update: Update) -> None:
+        """The rows that a coalesced sparse gradient names."""
+        state = self._state[slot.name]
+        rows = gradient.indices()[0]
+        whole = (slot.master, state["exp_avg"], state["exp_avg_sq"])
+        targets = [tensor.index_select(0, rows) for tensor in whole]
+        new = self._updated(targets, gradient.values(), state["step"], update)
+        for tensor, target, value in zip(whole, targets, new, strict=True):
+            assign(target, value, update.keep)
+            tensor.index_copy_(0, rows, target)
+        if slot.has_master:
+            slot.weight.detach().index_copy_(0, rows, targets[0].to(slot.weight.dtype))
+
+    def _updated(
+        self, targets: Sequence[Tensor], gradient: Tensor, step: Tensor, update: Update
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights and moments after update number `step` (1 is the first), as new tensors."""
+        master, exp_avg, exp_avg_sq = targets
+        beta1, beta2 = self._settings.beta1, self._settings.beta2
+        gradient = gradient.to(torch.float32)
+        if update.grad_scale is not None:
+            gradient = gradient * update.grad_scale
+        # 1 - beta^step, without the cancellation that float32 would suffer at the first steps.
+        correction1 = -torch.expm1(step * math.log(beta1))
+        correction2 = -torch.expm1(step * math.log(beta2))
+        exp_avg = torch.lerp(exp_avg, gradient, 1 - beta1)
+        exp_avg_sq = (exp_avg_sq * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = (exp_avg_sq / correction2).sqrt_().add_(self._settings.eps)
+        decayed = master * (1 - update.lr * update.weight_decay)
+        return decayed.addcdiv_(exp_avg / correction1, denominator, value=-update.lr), exp_avg, exp_avg_sq
+
+
+def _dense(slot: Slot) -> Tensor:
+    gradient = slot.weight.grad
+    if gradient is None or gradient.is_sparse:
+        raise ValueError(f"parameter {slot.name!r}: a sparse gradient needs a row-lazy group (`row_lazy`)")
+    return gradient
+
+
+@functools.cache
+def has_fused_kernel(device: torch.device) -> bool:
+    """Whether PyTorch has its fused AdamW kernel for `device`: it is tried on one number."""
+    one = [torch.ones(1, device=device) for _ in range(4)]
+    step = [torch.zeros((), device=device)]
+    try:
+        adamw(
+            one[:1], one[1:2], one[2:3], one[3:], [], step, fused=True, amsgrad=False, maximize=False,
+            lr=0.0, weight_decay=0.0, beta1=0.9, beta2=0.9, eps=1e-8,
+        )  # fmt: skip
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
