@@ -106,7 +106,9 @@ def test_steps_equal_the_float64_reference_for_each_stacked_matrix(nesterov, dec
         for index, before in enumerate(start[slot.name].reshape(-1, *size)):
             own = [gradient[slot.name].double().reshape(-1, *size)[index] for gradient in gradients]
             weight, momentum = reference_muon(before, own, 0.1, decay, nesterov=nesterov)
-            torch.testing.assert_close(slot.weight.detach().reshape(-1, *size)[index].double(), weight, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                slot.weight.detach().reshape(-1, *size)[index].double(), weight, atol=1e-4, rtol=0
+            )
             kept = muon.state(slot)["momentum"].reshape(-1, *size)[index].double()
             torch.testing.assert_close(kept, momentum, atol=1e-6, rtol=1e-6)
 
