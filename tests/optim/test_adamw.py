@@ -151,15 +151,24 @@ def test_bfloat16_weights_are_their_rounded_masters(fused):
         assert torch.equal(slot.master, exact[slot.name])
 
 
-def test_plain_in_chunks_is_the_same(monkeypatch):
-    whole, cut = parameters(5), parameters(5)
-    gradients = random_gradients(whole)
-    step(adamw(whole, fused=False), gradients)
-    for module in (slots_module, adamw_module):
-        monkeypatch.setattr(module, "CHUNK_NUMBERS", 12)
-    step(adamw(cut, fused=False), gradients)
-    for name in whole:
-        assert torch.equal(whole[name], cut[name])
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_small_chunks_change_nothing_but_rounding(monkeypatch, fused, dtype):
+    whole, cut = parameters(5, dtype), parameters(5, dtype)
+    a, b = adamw(whole, fused), adamw(cut, fused)
+    for keep in (True, False, True):
+        gradients = random_gradients(whole)
+        step(a, gradients, keep=torch.tensor(keep))
+        with monkeypatch.context() as patch:
+            for module in (slots_module, adamw_module):
+                patch.setattr(module, "CHUNK_NUMBERS", 12)  # two rows of five at a time
+            step(b, gradients, keep=torch.tensor(keep))
+    for slot, other in zip(a.slots, b.slots, strict=True):
+        torch.testing.assert_close(slot.master, other.master, atol=1e-7, rtol=1e-6)
+        for key, tensor in a.state(slot).items():
+            torch.testing.assert_close(tensor, b.state(other)[key], atol=1e-7, rtol=1e-6)
+        assert b.state(other)["step"].item() == 2
+        assert torch.equal(other.weight, other.master.to(dtype))
 
 
 def sparse(rows: list[int], values: torch.Tensor, height: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,22 @@ class AdamSettings:
     beta1: float
     beta2: float
     eps: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of a parameter with what belongs to them; all of the same shape but the count of its steps."""
+
+    step: Tensor
+    gradient: Tensor
+    master: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+    @property
+    def targets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What an update changes."""
+        return self.master, self.exp_avg, self.exp_avg_sq
 
 
 class AdamW:
@@ -71,25 +87,51 @@ class AdamW:
         Raises:
             ValueError: a gradient is sparse and this is not row-lazy.
         """
-        present = [slot for slot in self.slots if slot.gradient is not None]
-        for chunk in in_chunks(present, lambda slot: slot.master.numel()):
+        counted = 1.0 if update.keep is None else update.keep.to(torch.float32)
+        dense = []
+        for slot in self.slots:
+            gradient = slot.gradient
+            if gradient is None:
+                continue
+            if gradient.is_sparse and not self._row_lazy:
+                raise ValueError(f"parameter {slot.name!r}: a sparse gradient needs a row-lazy group (`row_lazy`)")
+            self._state[slot.name]["step"].add_(counted)
+            if gradient.is_sparse:
+                self._update_rows(slot, gradient, update)
+            else:
+                dense.append((slot, gradient))
+        parts = (part for slot, gradient in dense for part in self._parts(slot, gradient))
+        for chunk in in_chunks(parts, lambda part: part.gradient.numel()):
             if self._fused and not self._row_lazy:
                 self._update_fused(chunk, update)
             else:
-                self._update_each(chunk, update)
+                self._update_plain(chunk, update)
+        for slot, _ in dense:
+            slot.publish()
 
-    def _update_fused(self, slots: list[Slot], update: Update) -> None:
-        states = [self._state[slot.name] for slot in slots]
+    def _parts(self, slot: Slot, gradient: Tensor) -> Iterator[_Part]:
+        """The slot in pieces of bounded size along its first axis."""
+        state = self._state[slot.name]
+        whole = (gradient, slot.master, state["exp_avg"], state["exp_avg_sq"])
+        if gradient.numel() <= CHUNK_NUMBERS:
+            yield _Part(state["step"], *whole)
+            return
+        length = max(1, CHUNK_NUMBERS * len(gradient) // gradient.numel())
+        for views in zip(*(tensor.split(length) for tensor in whole), strict=True):
+            yield _Part(state["step"], *views)
+
+    def _update_fused(self, parts: list[_Part], update: Update) -> None:
         adamw(
-            [slot.master for slot in slots],
+            [part.master for part in parts],
             # The kernel walks memory, not strides: a gradient of another layout would be read in the wrong order.
-            [_dense(slot).to(torch.float32).contiguous() for slot in slots],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [part.gradient.to(torch.float32).contiguous() for part in parts],
+            [part.exp_avg for part in parts],
+            [part.exp_avg_sq for part in parts],
             [],
-            [state["step"] for state in states],
+            # It counts steps itself, once per tensor; here a parameter's parts share one count, up to date already.
+            [part.step - 1 for part in parts],
             fused=True,
-            # The kernel divides by its scale, and does nothing, nor count the step, where "found_inf" is one.
+            # It divides by its scale, and does nothing where "found_inf" is one.
             grad_scale=None if update.grad_scale is None else update.grad_scale.reciprocal(),
             found_inf=None if update.keep is None else update.keep.logical_not().to(torch.float32),
             amsgrad=False,
@@ -100,70 +142,42 @@ class AdamW:
             beta2=self._settings.beta2,
             eps=self._settings.eps,
         )
-        for slot in slots:
-            slot.publish()
 
-    def _update_each(self, slots: list[Slot], update: Update) -> None:
-        for slot in slots:
-            self._state[slot.name]["step"].add_(1.0 if update.keep is None else update.keep)
-            gradient = slot.weight.grad
-            if self._row_lazy and gradient is not None and gradient.is_sparse:
-                self._update_rows(slot, gradient, update)
-            else:
-                self._update_all(slot, _dense(slot), update)
-
-    def _update_all(self, slot: Slot, gradient: Tensor, update: Update) -> None:
-        """The whole parameter, some of its first axis at a time."""
-        state = self._state[slot.name]
-        whole = (gradient, slot.master, state["exp_avg"], state["exp_avg_sq"])
-        length = max(1, CHUNK_NUMBERS * len(gradient) // gradient.numel())
-        for part, *targets in zip(*(tensor.split(length) for tensor in whole), strict=True):
+    def _update_plain(self, parts: list[_Part], update: Update) -> None:
+        for part in parts:
             where = update.keep
             if self._row_lazy:
-                used = (part != 0).any(dim=-1, keepdim=True)
+                used = (part.gradient != 0).any(dim=-1, keepdim=True)
                 where = used if where is None else used & where
-            new = self._updated(targets, part, state["step"], update)
-            for target, value in zip(targets, new, strict=True):
+            for target, value in zip(part.targets, self._updated(part, update), strict=True):
                 assign(target, value, where)
-        slot.publish()
 
     def _update_rows(self, slot: Slot, gradient: Tensor, update: Update) -> None:
         """The rows that a coalesced sparse gradient names."""
         state = self._state[slot.name]
         rows = gradient.indices()[0]
         whole = (slot.master, state["exp_avg"], state["exp_avg_sq"])
-        targets = [tensor.index_select(0, rows) for tensor in whole]
-        new = self._updated(targets, gradient.values(), state["step"], update)
-        for tensor, target, value in zip(whole, targets, new, strict=True):
+        part = _Part(state["step"], gradient.values(), *(tensor.index_select(0, rows) for tensor in whole))
+        for tensor, target, value in zip(whole, part.targets, self._updated(part, update), strict=True):
             assign(target, value, update.keep)
             tensor.index_copy_(0, rows, target)
         if slot.has_master:
-            slot.weight.detach().index_copy_(0, rows, targets[0].to(slot.weight.dtype))
+            slot.weight.detach().index_copy_(0, rows, part.master.to(slot.weight.dtype))
 
-    def _updated(
-        self, targets: Sequence[Tensor], gradient: Tensor, step: Tensor, update: Update
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights and moments after update number `step` (1 is the first), as new tensors."""
-        master, exp_avg, exp_avg_sq = targets
+    def _updated(self, part: _Part, update: Update) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights and moments of a part after update number `step` (1 is the first), as new tensors."""
         beta1, beta2 = self._settings.beta1, self._settings.beta2
-        gradient = gradient.to(torch.float32)
+        gradient = part.gradient.to(torch.float32)
         if update.grad_scale is not None:
             gradient = gradient * update.grad_scale
         # 1 - beta^step, without the cancellation that float32 would suffer at the first steps.
-        correction1 = -torch.expm1(step * math.log(beta1))
-        correction2 = -torch.expm1(step * math.log(beta2))
-        exp_avg = torch.lerp(exp_avg, gradient, 1 - beta1)
-        exp_avg_sq = (exp_avg_sq * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        correction1 = -torch.expm1(part.step * math.log(beta1))
+        correction2 = -torch.expm1(part.step * math.log(beta2))
+        exp_avg = torch.lerp(part.exp_avg, gradient, 1 - beta1)
+        exp_avg_sq = (part.exp_avg_sq * beta2).addcmul_(gradient, gradient, value=1 - beta2)
         denominator = (exp_avg_sq / correction2).sqrt_().add_(self._settings.eps)
-        decayed = master * (1 - update.lr * update.weight_decay)
+        decayed = part.master * (1 - update.lr * update.weight_decay)
         return decayed.addcdiv_(exp_avg / correction1, denominator, value=-update.lr), exp_avg, exp_avg_sq
-
-
-def _dense(slot: Slot) -> Tensor:
-    gradient = slot.weight.grad
-    if gradient is None or gradient.is_sparse:
-        raise ValueError(f"parameter {slot.name!r}: a sparse gradient needs a row-lazy group (`row_lazy`)")
-    return gradient
 
 
 @functools.cache
