@@ -7,7 +7,7 @@ from homegrown.config import ModelConfig, MtpConfig, NgramConfig, SparseConfig
 from homegrown.model import Longcat
 
 
-def tiny_config(**changes) -> ModelConfig:
+def _tiny_config(**changes) -> ModelConfig:
     """Every feature of the family, as small as it gets."""
     fields = {
         "vocab_size": 96, "hidden_size": 24, "num_layers": 2, "num_attention_heads": 2, "q_lora_rank": 12,
@@ -22,8 +22,13 @@ def tiny_config(**changes) -> ModelConfig:
 
 
 @pytest.fixture
+def tiny_config():
+    return _tiny_config
+
+
+@pytest.fixture
 def config() -> ModelConfig:
-    return tiny_config()
+    return _tiny_config()
 
 
 @pytest.fixture

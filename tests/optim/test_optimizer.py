@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_config
 from torch import nn
 
 from homegrown.config import ConfigError, OptimConfig
@@ -15,14 +14,19 @@ from homegrown.optim.norm import global_norm
 OPTIM = OptimConfig(weight_decay=0.1)
 
 
-def make(dtype=torch.float32, seed=0, optim=OPTIM, **options) -> tuple[Longcat, Optimizer]:
-    config = tiny_config()
-    model = Longcat(config)
-    model.init_weights(seed)
-    for name, parameter in model.named_parameters():
-        if "router" not in name:
-            parameter.data = parameter.data.to(dtype)
-    return model, build_optimizer(model, optim, config, bf16_fast=False, **options)
+@pytest.fixture
+def make(config):
+    """A function that makes a model, its router in float32 and the rest in `dtype`, and its optimizer."""
+
+    def model_and_optimizer(dtype=torch.float32, seed=0, **options) -> tuple[Longcat, Optimizer]:
+        model = Longcat(config)
+        model.init_weights(seed)
+        for name, parameter in model.named_parameters():
+            if "router" not in name:
+                parameter.data = parameter.data.to(dtype)
+        return model, build_optimizer(model, OPTIM, config, bf16_fast=False, **options)
+
+    return model_and_optimizer
 
 
 def bits(tensors: dict[str, torch.Tensor]) -> dict[str, list[int]]:
@@ -36,7 +40,7 @@ def everything(model: nn.Module, optimizer: Optimizer) -> dict[str, list[int]]:
     return bits({**dict(model.named_parameters()), **optimizer.state_dict()})
 
 
-def test_table_reports_what_each_group_got():
+def test_table_reports_what_each_group_got(make):
     _, optimizer = make(torch.bfloat16, row_lazy=["n-gram tables"])
     rows = {row["group"]: row for row in optimizer.table()}
     assert rows["experts"] == {
@@ -62,7 +66,7 @@ def test_precision_of_newton_schulz(model, config, setting, fast, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_training_lowers_the_loss_of_the_real_model(dtype):
+def test_training_lowers_the_loss_of_the_real_model(dtype, make):
     torch.manual_seed(0)
     model, optimizer = make(dtype)
     tokens = torch.randint(4, 96, (4, 24))
@@ -79,7 +83,7 @@ def test_training_lowers_the_loss_of_the_real_model(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_keep_zero_changes_no_bit_of_weights_masters_or_state(dtype, backward):
+def test_keep_zero_changes_no_bit_of_weights_masters_or_state(dtype, backward, make):
     model, optimizer = make(dtype)
     backward(model, 1)
     optimizer.step(1.0)
@@ -91,7 +95,7 @@ def test_keep_zero_changes_no_bit_of_weights_masters_or_state(dtype, backward):
     assert everything(model, optimizer) == before
 
 
-def test_keep_one_is_the_same_as_none(backward):
+def test_keep_one_is_the_same_as_none(backward, make):
     (a, first), (b, second) = make(), make()
     for seed in range(2):
         backward(a, seed)
@@ -101,9 +105,8 @@ def test_keep_one_is_the_same_as_none(backward):
     assert everything(a, first) == everything(b, second)
 
 
-def test_a_step_never_reads_a_value_on_the_host(backward):
+def test_a_step_never_reads_a_value_on_the_host(backward, config):
     # Tensors on the meta device have no values: reading one (`.item()`, a branch on it, `nonzero`) raises.
-    config = tiny_config()
     with torch.device("meta"):
         model = Longcat(config).bfloat16()
         scalar = torch.zeros(())
@@ -115,7 +118,7 @@ def test_a_step_never_reads_a_value_on_the_host(backward):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_state_round_trip_continues_bit_for_bit(dtype, backward):
+def test_state_round_trip_continues_bit_for_bit(dtype, backward, make):
     model, optimizer = make(dtype)
     for seed in range(3):
         backward(model, seed)
@@ -132,7 +135,7 @@ def test_state_round_trip_continues_bit_for_bit(dtype, backward):
     assert everything(model, optimizer) == everything(other, resumed)
 
 
-def test_state_is_keyed_by_parameter_and_holds_masters_of_bfloat16_weights_only():
+def test_state_is_keyed_by_parameter_and_holds_masters_of_bfloat16_weights_only(make):
     _, optimizer = make(torch.bfloat16)
     state = optimizer.state_dict()
     assert "layers.0.mlp.experts.gate_up_proj/momentum" in state
@@ -142,7 +145,7 @@ def test_state_is_keyed_by_parameter_and_holds_masters_of_bfloat16_weights_only(
     assert not any(key.endswith("/master") for key in make()[1].state_dict())
 
 
-def test_loading_masters_rounds_them_into_the_weights():
+def test_loading_masters_rounds_them_into_the_weights(make):
     model, optimizer = make(torch.bfloat16)
     state = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
     state["lm_head.weight/master"].fill_(0.1)
@@ -166,7 +169,7 @@ def test_loading_masters_rounds_them_into_the_weights():
         (lambda state: state.clear(), r"is missing \(and \d+ more such faults\)$"),
     ],
 )
-def test_state_that_does_not_fit_is_refused_and_nothing_changes(change, message, backward):
+def test_state_that_does_not_fit_is_refused_and_nothing_changes(change, message, backward, make):
     model, optimizer = make()
     backward(model, 0)
     optimizer.step(1.0)
@@ -178,7 +181,7 @@ def test_state_that_does_not_fit_is_refused_and_nothing_changes(change, message,
     assert everything(model, optimizer) == before
 
 
-def test_grad_norm_is_the_euclidean_norm(backward):
+def test_grad_norm_is_the_euclidean_norm(backward, make):
     model, optimizer = make()
     assert optimizer.grad_norm().item() == 0.0
     backward(model, 3)
@@ -202,7 +205,7 @@ def test_global_norm_does_not_depend_on_the_number_of_threads():
     assert norms.pop() == pytest.approx(exact, rel=1e-6)
 
 
-def test_sparse_gradients_of_a_row_lazy_table_train_the_real_model():
+def test_sparse_gradients_of_a_row_lazy_table_train_the_real_model(make):
     model, optimizer = make(row_lazy=["n-gram tables"])
     dense, plain = make(row_lazy=["n-gram tables"])
     model.ngram_embeddings.lookup = lambda table, ids: nn.functional.embedding(ids, table, sparse=True)
@@ -220,15 +223,14 @@ def test_sparse_gradients_of_a_row_lazy_table_train_the_real_model():
     assert torch.equal(model.ngram_embeddings.table[untouched], fresh.ngram_embeddings.table[untouched])
 
 
-def test_zero_grad_drops_the_gradients(backward):
+def test_zero_grad_drops_the_gradients(backward, make):
     model, optimizer = make()
     backward(model, 0)
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_frozen_parameters_are_shown_and_left_alone(backward):
-    config = tiny_config()
+def test_frozen_parameters_are_shown_and_left_alone(backward, config):
     model = Longcat(config)
     model.init_weights(0)
     for name, parameter in model.named_parameters():

@@ -17,7 +17,7 @@ schedules = st.builds(
 
 
 def curve(schedule: ScheduleConfig, steps: int) -> list[float]:
-    return [lr_factor(schedule, step, steps) for step in range(steps)]
+    return [lr_factor(schedule, step, steps) for step in range(1, steps + 1)]
 
 
 def test_wsd_by_hand():
@@ -59,7 +59,7 @@ def test_rises_once_and_falls_once(schedule, steps):
     assert factors[top:] == sorted(factors[top:], reverse=True)
 
 
-@pytest.mark.parametrize("step", [-1, 10])
+@pytest.mark.parametrize("step", [0, 11])
 def test_a_step_outside_the_run_is_refused(step):
-    with pytest.raises(ValueError, match=rf"step {step}: a run of 10 steps has updates 0 to 9"):
+    with pytest.raises(ValueError, match=rf"step {step}: a run of 10 steps has updates 1 to 10"):
         lr_factor(ScheduleConfig(), step, 10)

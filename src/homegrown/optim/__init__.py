@@ -1,8 +1,8 @@
 """Optimizers: Muon on hidden matrices, AdamW on the rest, schedules, and growth of a model by stacking."""
 
 from homegrown.optim.groups import Group, group_of
-from homegrown.optim.growth import grow, stack_layers
+from homegrown.optim.growth import repeat_layers, stack_layers
 from homegrown.optim.optimizer import Optimizer, build_optimizer
 from homegrown.optim.schedule import lr_factor
 
-__all__ = ["Group", "Optimizer", "build_optimizer", "group_of", "grow", "lr_factor", "stack_layers"]
+__all__ = ["Group", "Optimizer", "build_optimizer", "group_of", "lr_factor", "repeat_layers", "stack_layers"]

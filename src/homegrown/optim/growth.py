@@ -14,30 +14,31 @@ from homegrown.model import Longcat
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
-def grow(source: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def stack_layers(source: Mapping[str, Tensor], source_config: ModelConfig, config: ModelConfig) -> dict[str, Tensor]:
     """The state dict with which a model of `config` begins, from that of the same model with fewer layers.
 
     With L source layers and r L target layers these are l1..lL, l1..lL, ... (r times); everything outside the layers
-    is taken as it is.
+    is taken as it is. `repeat_layers` does the same to an optimizer's state.
 
     Args:
         source: state dict of the trained model.
-        config: the grown model.
+        source_config: of the trained model.
+        config: of the grown model.
 
     Returns:
-        A state dict for `Longcat(config)`. It shares the source's tensors, repeated layers share one: load it into a
-        model, do not train on it.
+        A state dict for `Longcat(config)`. It shares the source's tensors, and repeated layers share one: load it into
+        a model, do not train on it.
 
     Raises:
         ConfigError: the source's layers do not divide the target's, or a tensor is missing, unknown or of another
             shape than the target has.
     """
-    depth = layer_count(source)
+    depth = source_config.num_layers
     require(
-        depth > 0 and config.num_layers % depth == 0,
+        config.num_layers % depth == 0,
         f"model.num_layers = {config.num_layers}: must be a multiple of the {depth} layers of the model to grow from",
     )
-    grown = stack_layers(source, config.num_layers)
+    grown = repeat_layers(source, depth, config.num_layers)
     with torch.device("meta"):
         expected = Longcat(config).state_dict()
     for name, tensor in expected.items():
@@ -55,26 +56,19 @@ def grow(source: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]
     return grown
 
 
-def stack_layers(source: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """`source` with its layers repeated in order up to `layers`: for state dicts of models and of optimizers.
+def repeat_layers(state: Mapping[str, Tensor], depth: int, layers: int) -> dict[str, Tensor]:
+    """`state` of a model (or of its optimizer) of `depth` layers, its layers repeated in order up to `layers`.
 
-    The tensors are shared, not copied.
+    Entries that belong to no layer are kept; the draft head's block is not a layer. Tensors are shared, not copied.
     """
-    depth = layer_count(source)
     grown: dict[str, Tensor] = {}
-    for name, tensor in source.items():
+    for name, tensor in state.items():
         match = _LAYER.fullmatch(name)
         if match is None:
             grown[name] = tensor
         else:
-            first, rest = int(match[1]), match[2]
-            grown |= {f"layers.{layer}.{rest}": tensor for layer in range(first, layers, depth)}
+            grown |= {f"layers.{layer}.{match[2]}": tensor for layer in range(int(match[1]), layers, depth)}
     return grown
-
-
-def layer_count(state: Mapping[str, Tensor]) -> int:
-    """Number of logical layers that a state dict speaks of (the draft head's block is not one of them)."""
-    return 1 + max((int(match[1]) for match in map(_LAYER.fullmatch, state) if match), default=-1)
 
 
 def _source_name(name: str, depth: int) -> str:
