@@ -2,7 +2,7 @@
 
 from homegrown.ledger.chain import GENESIS, LedgerError, Record, TornTailError, walk
 from homegrown.ledger.ledger import Ledger
-from homegrown.ledger.metrics import MetricsError, MetricsWriter, read_metrics
+from homegrown.ledger.metrics import MetricsError, MetricsWriter, read_metrics, walk_metrics
 
 __all__ = [
     "GENESIS",
@@ -14,4 +14,5 @@ __all__ = [
     "TornTailError",
     "read_metrics",
     "walk",
+    "walk_metrics",
 ]

@@ -30,7 +30,7 @@ class MetricsWriter:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            os.truncate(path, sum(len(line) for line, _ in _lines(path)))
+            os.truncate(path, sum(len(line) for line, _ in walk_metrics(path)))
         self._file = path.open("ab", buffering=0)
 
     def write(self, kind: str, /, *, step: int, **values: Any) -> None:
@@ -55,7 +55,7 @@ class MetricsWriter:
         The file is replaced atomically; the kept lines stay as they are, byte for byte.
         """
         with atomic_path(self.path) as temporary, temporary.open("wb") as handle:
-            handle.writelines(line for line, table in _lines(self.path) if table["step"] <= step)
+            handle.writelines(line for line, table in walk_metrics(self.path) if table["step"] <= step)
         self._file.close()
         self._file = self.path.open("ab", buffering=0)
 
@@ -71,13 +71,8 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, in order; a last line torn by a crash is left out.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        MetricsError: a line before the last is damaged.
-    """
-    return [table for _, table in _lines(path)]
+    """The values of `walk_metrics`, all of them."""
+    return [table for _, table in walk_metrics(path)]
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
