@@ -75,8 +75,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [table for _, table in walk_metrics(path)]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each whole line with its value, up to the end or to a torn last line."""
+def walk_metrics(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield each whole line with its value, up to the end or to a last line torn by a crash.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MetricsError: a line before the last is damaged; the lines before it were yielded.
+    """
     size, end = path.stat().st_size, 0
     with path.open("rb") as handle:
         for number, line in enumerate(handle, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,6 +13,8 @@ from homegrown.report.text import visible
 
 _ROW = 34
 """Height of a horizontal bar with its gap, in CSS pixels."""
+_BARS = 60
+"""Most bars of a histogram; neighbours are added up where there are more."""
 
 
 def score_bars(model: float, baselines: dict[str, float]) -> Plot:
@@ -45,36 +48,38 @@ def time_bars(times: dict[str, float]) -> Plot:
 
 def active_bars(histogram: ActiveHistogram) -> Plot | None:
     """Share of the tokens at each number of active parameters; None for an empty histogram."""
-    counts = range(len(histogram.fraction))
-    total = sum(histogram.fraction)
-    if not total > 0:
+    used = np.flatnonzero(histogram.fraction)
+    if not len(used):
         return None
-    mean = sum(a * f for a, f in zip(histogram.active_params, histogram.fraction, strict=True)) / total
-    mean_count = sum(k * f for k, f in zip(counts, histogram.fraction, strict=True)) / total
-    every = 1 + len(counts) // 9
+    active = np.array(histogram.active_params)[used[0] : used[-1] + 1]
+    share = np.array(histogram.fraction)[used[0] : used[-1] + 1]
+    share = share / share.sum()
+    mean = float(active @ share)
+    likely = int(share.argmax())
+    groups = np.array_split(np.arange(len(active)), min(_BARS, len(active)))
+    centres = np.array([active[group].mean() for group in groups])
+    heights = np.array([share[group].sum() for group in groups])
+    width = (centres[-1] - centres[0]) / max(len(centres) - 1, 1) or 1.0
 
     def paint(_: Figure, axes: Axes) -> None:
-        axes.bar(counts, histogram.fraction, color=SERIES[0], width=0.82)
-        axes.axvline(mean_count, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"mean {parameters(mean)}", (mean_count, 1), xycoords=("data", "axes fraction"), xytext=(5, -10),
-            textcoords="offset points", color=INK,
-        )  # fmt: skip
+        axes.bar(centres, heights, color=SERIES[0], width=0.85 * width)
+        axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"mean {parameters(mean)}")
+        axes.legend(loc="upper right")
+        axes.margins(y=0.15)
+        plain_ticks(axes.xaxis)
         plain_ticks(axes.yaxis, 5)
+        axes.xaxis.set_major_formatter(lambda value, _: parameters(value))
         axes.yaxis.set_major_formatter(lambda value, _: percent(value, 0))
-        axes.set_xticks(counts[::every], [f"{k}\n{parameters(histogram.active_params[k])}" for k in counts[::every]])
-        axes.set_xlabel("real experts (mean over layers), and active parameters")
+        axes.set_xlabel("active parameters")
 
-    likely = max(counts, key=lambda k: histogram.fraction[k])
     return plot(
         "active-histogram",
         paint,
-        title="Active parameters per token",
-        summary=f"Mean {parameters(mean)}. Most tokens, {percent(histogram.fraction[likely])}, use "
-        f"{parameters(histogram.active_params[likely])} with {likely} real experts.",
+        title="Distribution over tokens",
+        summary=f"Tokens use {parameters(active[0])} to {parameters(active[-1])} parameters, {parameters(mean)} on "
+        f"average; the most common number is {parameters(active[likely])}, in {percent(share[likely])} of the tokens.",
         caption="Share of the held-out tokens",
-        size=(460, 300),
-        wide=(760, 320),
+        size=(460, 270),
     )
 
 
