@@ -49,13 +49,16 @@ class OptimConfig:
     """Learning rate of AdamW groups that have no rate of their own below."""
     embed_lr: float = 6e-3
     ngram_lr: float = 2e-2
+    ngram_rows: Literal["lazy", "all"] = "lazy"
+    """`lazy`: a step moves only the table rows it looked up, at their cost alone; `all`: plain AdamW, under which the
+    other rows drift on while their moments fade."""
     head_lr: float = 2e-3
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_eps: float = 1e-16
     """Far below the gradients' RMS, as LongCat-Flash found necessary."""
     weight_decay: float = 0.1
-    """Decoupled; applies to matrices, never to norms, biases or n-gram tables."""
+    """Decoupled; applies to matrices, never to norms, biases, embeddings or n-gram tables."""
     clip_norm: float = 1.0
     """Global gradient norm; 0 does not clip."""
     base_width: int = 0

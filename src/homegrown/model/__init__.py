@@ -4,6 +4,7 @@ from homegrown.model.context import Cache, CachedContext, Context, FullContext
 from homegrown.model.count import ParameterCount, count, training_flops
 from homegrown.model.longcat import Longcat, Trunk, shifted
 from homegrown.model.mtp import Draft
+from homegrown.model.ngram import sparse_lookup
 from homegrown.model.router import Routing
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Trunk",
     "count",
     "shifted",
+    "sparse_lookup",
     "training_flops",
 ]

@@ -68,7 +68,7 @@ class NgramEmbedding(nn.Module):
         self.table = nn.Parameter(torch.empty(sum(sizes), width))
         self.proj = nn.Parameter(torch.empty(ngram.tables, config.hidden_size, width))
         self.offsets = [sum(sizes[:table]) for table in range(ngram.tables)]
-        self.lookup: Lookup = _local_lookup
+        self.lookup: Lookup = local_lookup
 
     def forward(self, words: Tensor, tokens: Tensor) -> Tensor:
         """Fuse the words' rows with the tables' rows.
@@ -95,5 +95,11 @@ class NgramEmbedding(nn.Module):
         return total / terms if self.config.fusion == "mean" else words + total / terms
 
 
-def _local_lookup(table: Tensor, ids: Tensor) -> Tensor:
+def local_lookup(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of a table that is here; its gradient is as large as the table."""
     return F.embedding(ids, table)
+
+
+def sparse_lookup(table: Tensor, ids: Tensor) -> Tensor:
+    """The same rows; the gradient holds only the rows that were looked up, for an optimizer that takes such."""
+    return F.embedding(ids, table, sparse=True)

@@ -106,7 +106,8 @@ def _settings(group: str, optim: OptimConfig, model: ModelConfig) -> Group:
     lr, weight_decay = {
         ROUTER: (optim.adam_lr * width, decay),
         INDEXER: (optim.adam_lr * width, decay),
-        EMBEDDING: (optim.embed_lr, decay),
+        # Rows get gradients rarely and live at rates far above a matrix's: decay would only fade them.
+        EMBEDDING: (optim.embed_lr, 0.0),
         NGRAM_TABLES: (optim.ngram_lr, 0.0),
         HEAD: (optim.head_lr * width, decay),
         NORMS: (optim.adam_lr, 0.0),

@@ -93,7 +93,9 @@ def _verdict(bpb: float, baselines: dict[str, float]) -> str:
     if len(beaten) == len(baselines):
         rest = "" if len(baselines) == 1 else ", the best of the compressors"
         return f"Better than {best}{rest}: {_less(bpb, baselines[best])} fewer bits."
-    behind = f"{percent(bpb / baselines[best] - 1)} more bits than {best}" if bpb > baselines[best] else f"level with {best}"
+    behind = (
+        f"{percent(bpb / baselines[best] - 1)} more bits than {best}" if bpb > baselines[best] else f"level with {best}"
+    )
     if not beaten:
         return f"Not better than any of the compressors: {behind}."
     return f"Better than {beaten[0]} by {_less(bpb, baselines[beaten[0]])} fewer bits; {behind}."

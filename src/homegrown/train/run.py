@@ -15,7 +15,7 @@ from homegrown.config import ConfigError, TrainConfig, build, read_toml, require
 from homegrown.config.atomic import write_text
 from homegrown.data import Batches, DatasetError, TokenDataset
 from homegrown.ledger import Ledger, MetricsWriter
-from homegrown.model import Longcat, ParameterCount, count
+from homegrown.model import Longcat, ParameterCount, count, sparse_lookup
 from homegrown.optim import build_optimizer
 from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import Checkpoint, clean_up, load_newest, save_checkpoint
@@ -57,7 +57,10 @@ class Workbench:
             self.dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
         )
         self.model = _new_model(config, self.device, self.dtype)
-        optimizer = build_optimizer(self.model, config.optim, config.model, features.bf16_fast)
+        lazy = ("n-gram tables",) if config.optim.ngram_rows == "lazy" else ()
+        if lazy and self.model.ngram_embeddings is not None:
+            self.model.ngram_embeddings.lookup = sparse_lookup
+        optimizer = build_optimizer(self.model, config.optim, config.model, features.bf16_fast, lazy)
         self.stepper = Stepper(self.model, optimizer, config, self.device)
 
 
