@@ -28,7 +28,7 @@ MODEL = ModelConfig(hidden_size=1024)
         ("layers.0.self_attn.0.indexer.k_norm.weight", (4,), "norms", "adamw", 0.02, 0.0),
         ("layers.0.self_attn.0.indexer.k_norm.bias", (4,), "biases", "adamw", 0.02, 0.0),
         ("layers.0.mlp.router.classifier.bias", (6,), "biases", "adamw", 0.02, 0.0),
-        ("embed_tokens.weight", (9, 8), "embedding", "adamw", 0.03, 0.1),
+        ("embed_tokens.weight", (9, 8), "embedding", "adamw", 0.03, 0.0),
         ("ngram_embeddings.table", (99, 4), "n-gram tables", "adamw", 0.04, 0.0),
         ("lm_head.weight", (9, 8), "head", "adamw", 0.05, 0.1),
         ("norm.weight", (8,), "norms", "adamw", 0.02, 0.0),
