@@ -8,89 +8,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from homegrown.config import ConfigError, ModelConfig, build, overlay, to_table
 from homegrown.hub.errors import HubError, HubWarning
+from homegrown.hub.keys import MAIN_KEYS, NGRAM_KEYS, OPTIONAL_KEYS, SPARSE_KEYS, Key
 from homegrown.hub.layout import ARCHITECTURES, TRANSFORMERS, Layout
 from homegrown.hub.rope import read_rope, write_rope
 
 CONFIG = "config.json"
 OURS = "homegrown"
 
-
-@dataclass(frozen=True)
-class Key:
-    """A field of ours (dotted path) and its published names, the one that wins first."""
-
-    field: str
-    names: tuple[str, ...]
-    required: bool = True
-
-    def find(self, table: dict[str, Any], where: str) -> Any:
-        """The published value, None if it is not there and need not be."""
-        value = next((table[name] for name in self.names if table.get(name) is not None), None)
-        if value is None and self.required:
-            alias = "".join(f" (or {name!r})" for name in self.names[1:])
-            raise HubError(f"{where}: key {self.names[0]!r}{alias} is missing")
-        return value
-
-
-def _keys(required: bool, **fields: str) -> tuple[Key, ...]:
-    return tuple(Key(field.replace("__", "."), tuple(names.split()), required) for field, names in fields.items())
-
-
-MAIN_KEYS = _keys(
-    True,
-    vocab_size="vocab_size",
-    hidden_size="hidden_size",
-    num_attention_heads="num_attention_heads",
-    q_lora_rank="q_lora_rank",
-    kv_lora_rank="kv_lora_rank",
-    qk_nope_head_dim="qk_nope_head_dim",
-    qk_rope_head_dim="qk_rope_head_dim",
-    v_head_dim="v_head_dim",
-    ffn_hidden_size="ffn_hidden_size intermediate_size",
-    expert_ffn_hidden_size="expert_ffn_hidden_size moe_intermediate_size",
-    n_routed_experts="n_routed_experts",
-    zero_expert_num="zero_expert_num",
-    moe_topk="moe_topk num_experts_per_tok",
-    routed_scaling_factor="routed_scaling_factor",
-    rms_norm_eps="rms_norm_eps",
-    max_position_embeddings="max_position_embeddings",
-)
-OPTIONAL_KEYS = _keys(
-    False,
-    zero_expert_type="zero_expert_type",
-    norm_topk_prob="norm_topk_prob",
-    router_bias="router_bias",
-    mla_scale_q_lora="mla_scale_q_lora",
-    mla_scale_kv_lora="mla_scale_kv_lora",
-    bos_token_id="bos_token_id",
-    eos_token_id="eos_token_id",
-    pad_token_id="pad_token_id",
-    initializer_range="initializer_range",
-    latent_norm_eps="latent_norm_eps",
-)
-NGRAM_KEYS = _keys(
-    True,
-    ngram__ratio="ngram_vocab_size_ratio oe_vocab_size_ratio",
-    ngram__order="emb_neighbor_num oe_neighbor_num",
-    ngram__splits="emb_split_num oe_split_num",
-)
-SPARSE_KEYS = _keys(
-    True,
-    sparse__topk="index_topk",
-    sparse__heads="index_n_heads",
-    sparse__head_dim="index_head_dim",
-    sparse__init_tokens="index_init_tokens",
-    sparse__local_tokens="index_local_tokens",
-    sparse__share="cli_factor",
-    sparse__k_norm="index_k_norm_type",
-) + _keys(False, sparse__rope_interleaved="indexer_rope_interleave")
 
 LATENT_NORM_EPS = {"LongcatFlashForCausalLM": 1e-6, "LongcatFlashNgramForCausalLM": 1e-6, "LongcatCausalLM": 1e-5}
 """ε of the latent norms where config.json does not say: the reference code's for the first two, the engines' for the
@@ -170,15 +100,15 @@ def render_config(config: ModelConfig, layout: Layout, dtype: torch.dtype) -> di
     }
     values = to_table(config)
     for key in MAIN_KEYS + OPTIONAL_KEYS:
-        table[key.names[0]] = _get(values, key.field)
+        table[key.names[0]] = key.of(values)
     if layout.architecture == TRANSFORMERS.architecture:
         table["head_dim"] = config.qk_rope_head_dim  # transformers sizes its rotary table by it
     table |= FIXED | write_rope(config.rope, layout.yarn)
     if config.ngram.order:
-        table |= {key.names[layout.ngram_key == "oe"]: _get(values, key.field) for key in NGRAM_KEYS}
+        table |= {key.names[layout.ngram_key == "oe"]: key.of(values) for key in NGRAM_KEYS}
     if config.sparse.topk:
         table |= {"attention_method": "LSA", "use_mla": 1}
-        table |= {key.names[0]: _get(values, key.field) for key in SPARSE_KEYS}
+        table |= {key.names[0]: key.of(values) for key in SPARSE_KEYS}
     table |= _mtp_table(config, layout)
     differing = _difference(values, to_table(parse_config(table, CONFIG)))
     return table | ({OURS: differing} if differing else {})
@@ -199,7 +129,7 @@ def _implied(table: dict[str, Any], where: str) -> dict[str, Any]:
     for key in groups:
         value = key.find(table, where)
         if value is not None:
-            _set(ours, key.field, value)
+            key.put(ours, value)
     if ours.get("zero_expert_type") == "copy":
         ours["zero_expert_type"] = "identity"
     if isinstance(eos := ours.get("eos_token_id"), list) and len(eos) == 1:
@@ -295,16 +225,3 @@ def _difference(wanted: dict[str, Any], implied: dict[str, Any]) -> dict[str, An
                 yield name, value
 
     return dict(leaves())
-
-
-def _get(table: dict[str, Any], path: str) -> Any:
-    for name in path.split("."):
-        table = table[name]
-    return table
-
-
-def _set(table: dict[str, Any], path: str, value: Any) -> None:
-    *above, last = path.split(".")
-    for name in above:
-        table = table.setdefault(name, {})
-    table[last] = value

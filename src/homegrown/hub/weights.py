@@ -15,7 +15,7 @@ from homegrown.hub.errors import HubError
 from homegrown.hub.mapping import CORRECTION, Part
 from homegrown.hub.quantised import LOADED, SCALES, Quantised, dequantise, scheme
 
-PIECE = 1 << 24
+PIECE = 1 << 22
 """Elements converted at a time: what conversion needs of memory, however large the tensor."""
 PRECISE = ("mlp.router.classifier.weight", "indexer.weights_proj.weight")
 """Kept in float32 in releases whose other weights are in 16 bits."""
@@ -106,7 +106,7 @@ class CheckpointWeights:
             out.copy_(self._dequantised(name, start, out.numel()))
             return
         dtype = self._checkpoint.tensors[name].dtype
-        if out.dtype == dtype and out.device.type == "cpu":
+        if out.dtype == dtype and out.is_cpu:
             self._checkpoint.read(name, start, out)
             return
         piece = torch.empty(out.numel(), dtype=dtype)
