@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from homegrown.cli.common import console, parse
 
 SUMMARY = "write a Hugging Face directory in a published layout, dtype and file size"
 
@@ -25,16 +25,16 @@ class Export:
     Tensors stream from file to file; memory does not grow with the model.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """Directory with config.json and safetensors files, in any layout of the LongCat family."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Directory to write; must not exist."""
     layout: Literal["same", "flash", "lite", "longcat", "transformers"] = "same"
     """Tensor names: as in SRC, or as LongCat-Flash, Flash-Lite or LongCat-2.0 (and Lite-Sparse) are published, or as
     transformers' LongcatFlashForCausalLM loads them."""
     dtype: Literal["same", "float32", "bfloat16", "float16"] = "same"
-    """Of the weights; eight-bit weights become bfloat16 at least, the router is never narrowed."""
-    shard_size: str = "5GB"
+    """Of the weights; `same` turns eight-bit ones into bfloat16. The router is never narrowed."""
+    shard_size: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "5GB"
     """Size after which a new file is begun."""
     keep_unused: bool = False
     """Also copy tensors that no forward pass reads (the draft head's own embedding and n-gram tables)."""
@@ -42,8 +42,8 @@ class Export:
 
 def run(argv: list[str]) -> int:
     """Run the command; the exit status."""
-    args = tyro.cli(Export, args=argv, prog="homegrown export")
-    return convert_visibly(
+    args = parse(Export, argv, "export")
+    convert_visibly(
         args.source,
         args.out,
         layout=None if args.layout == "same" else args.layout,
@@ -51,38 +51,32 @@ def run(argv: list[str]) -> int:
         shard_size=args.shard_size,
         keep_unused=args.keep_unused,
     )
+    return 0
 
 
 def convert_visibly(
     source: Path, out: Path, *, layout: str | None, dtype: str, shard_size: str, keep_unused: bool
-) -> int:
-    """Convert with a progress bar; the exit status. Errors are one sentence on standard error."""
-    import torch
+) -> None:
+    """Convert with a progress bar; arguments as for `homegrown.hub.convert`, dtype and size as the user writes them."""
+    import torch  # not before the arguments are known to be right: help and mistakes come at once
 
-    from homegrown.hub import HubError, convert, parse_size
+    from homegrown.hub import convert, parse_size
 
-    console = Console(stderr=True)
-    kind = None if dtype == "same" else getattr(torch, dtype)
-    try:
-        with _shown_warnings(console), _bar(console) as bar:
-            task = bar.add_task(out.name, total=None)
-            convert(
-                source,
-                out,
-                layout=layout,
-                dtype=kind,
-                shard_size=parse_size(shard_size),
-                keep_unused=keep_unused,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except (HubError, OSError) as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+    with _shown_warnings(), _bar() as bar:
+        task = bar.add_task(out.name, total=None)
+        convert(
+            source,
+            out,
+            layout=layout,
+            dtype=None if dtype == "same" else getattr(torch, dtype),
+            shard_size=parse_size(shard_size),
+            keep_unused=keep_unused,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     print(f"wrote {out}")
-    return 0
 
 
-def _bar(console: Console) -> Progress:
+def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -90,19 +84,18 @@ def _bar(console: Console) -> Progress:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not sys.stderr.isatty(),
+        disable=not console.is_terminal,
     )
 
 
 @contextmanager
-def _shown_warnings(console: Console) -> Iterator[None]:
-    from homegrown.hub import HubWarning
-
+def _shown_warnings() -> Iterator[None]:
+    """Warnings as lines for people, below the bar."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", HubWarning)
         try:
             yield
         finally:
             for warning in caught:
-                text = escape(str(warning.message))
-                console.print(f"[yellow]warning:[/yellow] {text}", highlight=False, soft_wrap=True)
+                console.print(
+                    "[yellow]warning:[/yellow]", escape(str(warning.message)), highlight=False, soft_wrap=True
+                )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from homegrown.cli.common import parse
 from homegrown.cli.export import convert_visibly
 
 SUMMARY = "check a LongCat-family directory from elsewhere and rewrite it in standard form"
@@ -22,11 +23,11 @@ class Import:
     file to file; memory does not grow with the model.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """Directory with config.json and safetensors files."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Directory to write; must not exist."""
-    shard_size: str = "5GB"
+    shard_size: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "5GB"
     """Size after which a new file is begun."""
     keep_unused: bool = False
     """Also copy tensors that no forward pass reads (the draft head's own embedding and n-gram tables)."""
@@ -34,8 +35,8 @@ class Import:
 
 def run(argv: list[str]) -> int:
     """Run the command; the exit status."""
-    args = tyro.cli(Import, args=argv, prog="homegrown import")
-    return convert_visibly(
+    args = parse(Import, argv, "import")
+    convert_visibly(
         args.source,
         args.out,
         layout="standard",
@@ -43,3 +44,4 @@ def run(argv: list[str]) -> int:
         shard_size=args.shard_size,
         keep_unused=args.keep_unused,
     )
+    return 0

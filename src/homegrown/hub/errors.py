@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from homegrown.config import UserError
 
-class HubError(ValueError):
+
+class HubError(UserError):
     """A directory that cannot be read or written; the message names file and tensor or key, and what would be right."""
 
 
