@@ -191,6 +191,27 @@ def test_existing_directory_is_left_alone(tmp_path):
     assert not any((tmp_path / "out").iterdir())
 
 
+def test_overwriting_replaces_a_model_whole(tmp_path):
+    model, _ = homegrown.load(tiny.tiny(tmp_path / "in", "flash"))
+    out = tiny.tiny(tmp_path / "out", "longcat", shards=3)
+    homegrown.save(model, None, out, overwrite=True)
+    assert tiny.same_bytes(tiny.stored(out), tiny.weights("flash"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out"]
+    with pytest.raises(OSError, match="No space"):
+        homegrown.save(model, Broken(), out, overwrite=True)  # type: ignore[arg-type]
+    assert tiny.same_bytes(tiny.stored(out), tiny.weights("flash"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_overwriting_spares_what_is_no_model(tmp_path):
+    model, _ = homegrown.load(tiny.tiny(tmp_path / "in", "flash"))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("long")
+    with pytest.raises(HubError, match="is not a model's directory"):
+        homegrown.save(model, None, tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis/chapter.txt").read_text() == "long"
+
+
 class Broken:
     def save(self, path):
         raise OSError(28, "No space left on device")

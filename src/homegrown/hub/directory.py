@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,17 +97,19 @@ def save(
     dtype: torch.dtype | None = None,
     shard_size: int = SHARD_SIZE,
     generation: dict[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a Hugging Face directory: config, weights, tokenizer, generation defaults. It appears whole or not at all.
 
     Args:
         model: what to write.
         tokenizer: None writes none.
-        path: must not exist yet.
+        path: must not exist yet, unless `overwrite`.
         layout: a name in `LAYOUTS`; None takes the one the model was loaded from, else the family's for its kind.
         dtype: of the weights; None keeps each one's dtype. The router's weights are never narrowed.
         shard_size: bytes after which a new file is begun.
         generation: content of generation_config.json; None takes the loaded one, else the family's defaults.
+        overwrite: replace a model's directory that is there, once the new one is complete.
 
     Raises:
         HubError: `path` exists, the layout cannot hold the model, or its parameters have no memory (meta device).
@@ -121,19 +124,34 @@ def save(
     written = entries(config, names, ModelWeights(state, origin.stored), dtype)
     if config.mtp.keep_unused:
         written += [whole(name, tensor) for name, tensor in origin.unused.items()]
-    with new_directory(Path(path)) as folder:
+    with new_directory(Path(path), overwrite) as folder:
         write_directory(folder, config, names, written, generation or origin.generation, shard_size)
         if tokenizer is not None:
             tokenizer.save(folder)
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory that becomes `path` on success and vanishes on failure."""
-    if path.exists():
+def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary directory that becomes `path` on success and vanishes on failure.
+
+    With `overwrite` a model's directory at `path` is moved away only when the new one is complete beside it.
+    """
+    if not path.exists():
+        with atomic_dir(path) as folder:
+            yield folder
+        return
+    if not overwrite:
         raise HubError(f"{path}: exists already; name a directory that does not")
-    with atomic_dir(path) as folder:
+    if not (path / CONFIG).exists():
+        raise HubError(f"{path}: is not a model's directory (no {CONFIG}), so it is not replaced")
+    fresh, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with atomic_dir(fresh) as folder:
         yield folder
+    path.rename(old)
+    fresh.rename(path)
+    shutil.rmtree(old)
 
 
 def write_directory(
