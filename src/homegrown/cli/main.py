@@ -52,6 +52,19 @@ COMMANDS: Commands = {
             "turn text into token shards that training reads, with a held-out part and a fingerprint",
         ),
         Command("train", "homegrown.cli.train", "pretrain a model as a TOML file and flags say; resumes by itself"),
+        Command("report", "homegrown.cli.report", "REPORT"),
+    ],
+    "models": [
+        Command(
+            "export",
+            "homegrown.cli.export",
+            "write a Hugging Face directory in a published layout, dtype and file size",
+        ),
+        Command(
+            "import",
+            "homegrown.cli.import_",
+            "check a LongCat-family directory from elsewhere and rewrite it in standard form",
+        ),
     ],
 }
 

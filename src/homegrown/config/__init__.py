@@ -4,10 +4,12 @@ from homegrown.config.errors import ConfigError, DeviceError, UsageError, UserEr
 from homegrown.config.files import (
     build,
     load_preset,
+    load_recipe,
     overlay,
     preset_names,
     preset_table,
     read_toml,
+    recipe_names,
     to_table,
     to_toml,
 )

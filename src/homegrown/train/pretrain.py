@@ -93,7 +93,7 @@ def _finish(run: Run, console: Console, outcome: Outcome, compare: bool, times: 
         record_score(run, score, final=True)
         times["evaluate"] = time.perf_counter() - started
     export = run.path / "export"
-    save(run.model, run.tokenizer, export)
+    save(run.model, run.tokenizer, export, overwrite=True)
     with console.status("comparing with gzip and xz" if compare and score else "analysing"):
         analyse(run, score, compare, times)
     run.ledger.append("end", step=run.step, export=str(export.name))
