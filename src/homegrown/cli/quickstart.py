@@ -40,18 +40,24 @@ def run(argv: list[str]) -> int:
     from homegrown.cli.common import console, parse
 
     arguments = parse(Quickstart, argv, "quickstart")
-    from homegrown.train.quickstart import quickstart
+    from homegrown.cli.data import bars
+    from homegrown.train.pretrain import pretrain
+    from homegrown.train.quickstart import prepare
 
-    finished = quickstart(
-        out=arguments.out,
-        minutes=arguments.minutes,
-        steps=arguments.steps,
-        preset=arguments.preset,
-        anew=arguments.again == "anew",
-        seed=arguments.seed,
-        device=arguments.device,
-        console=console,
-    )
+    with bars(console) as progress:
+        story = prepare(
+            out=arguments.out,
+            minutes=arguments.minutes,
+            steps=arguments.steps,
+            preset=arguments.preset,
+            anew=arguments.again == "anew",
+            seed=arguments.seed,
+            device=arguments.device,
+            progress=progress,
+        )
+    for note in story.notes:
+        console.print(note)
+    finished = pretrain(story.config, console, times=story.times)
     if finished.outcome.signal is not None:
         return 128 + finished.outcome.signal
     out = arguments.out

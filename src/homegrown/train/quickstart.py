@@ -1,4 +1,4 @@
-"""The whole story on one machine: text, tokenizer, shards, a trained model, its score, its samples, its report."""
+"""The beginning of the whole story on one machine: text, tokenizer, shards, and how many steps the time allows."""
 
 from __future__ import annotations
 
@@ -6,38 +6,42 @@ import dataclasses
 import shutil
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from homegrown.config import ConfigError, TrainConfig, build, load_recipe, read_toml
 from homegrown.data import Intake, Progress, TokenDataset, open_corpus, tokenizer_for, write_dataset
-from homegrown.train.pretrain import Finished, pretrain
 from homegrown.train.run import Workbench
 
 CORPUS = "stdlib"
-EVALUATION_SPEED = 2.5
+EVALUATION_SPEED = 2.0
 """Scoring reads tokens about this many times as fast as training (forward only, windows overlapping by half)."""
 COMPARISON_SECONDS_PER_MB = 1.0
 """What compressing the training text for comparison costs."""
-CLOSING_SECONDS = 20.0
+CLOSING_SECONDS = 15.0
 """Start-up, samples, export and report."""
-PROBED_STEPS = 6
+PROBED_STEPS = 8
 
 
-def quickstart(
-    *,
-    out: Path,
-    minutes: float,
-    steps: int,
-    preset: str,
-    anew: bool,
-    seed: int,
-    device: str,
-    console: Console,
-    progress: Progress,
-) -> Finished:
-    """Tell the story.
+@dataclass(frozen=True)
+class Story:
+    """A run ready to be trained.
+
+    Attributes:
+        config: the run.
+        times: seconds of the stages so far.
+        notes: sentences to show.
+    """
+
+    config: TrainConfig
+    times: dict[str, float]
+    notes: list[str]
+
+
+def prepare(
+    *, out: Path, minutes: float, steps: int, preset: str, anew: bool, seed: int, device: str, progress: Progress
+) -> Story:
+    """Make the data and settle the run's length.
 
     Args:
         out: the run's directory; the data goes to `out/data`.
@@ -47,30 +51,38 @@ def quickstart(
         anew: delete what `out` holds; otherwise continue it.
         seed: of weights and data order.
         device: as in `TrainConfig`.
-        console, progress: where stages are shown.
+        progress: told of the stages.
 
     Raises:
         ConfigError: `out` holds something that is not a run, or there is no such recipe.
     """
     started = time.perf_counter()
-    _make_room(out, anew)
     config = dataclasses.replace(load_recipe(preset), run=out, seed=seed, device=device)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=out / "data"))
+    _make_room(out, anew)
     dataset = _dataset(config, progress)
-    times = {"corpus, tokenizer, shards": time.perf_counter() - started}
+    times = {"corpus and tokenizer": time.perf_counter() - started}
     recorded = out / "config.toml"
+    notes: list[str] = []
     if recorded.exists() and not steps:
-        chosen = build(TrainConfig, read_toml(recorded), str(recorded)).steps
-    else:
-        chosen = steps or _affordable_steps(config, dataset, 60 * minutes - times["corpus, tokenizer, shards"], console)
-    times["speed test"] = time.perf_counter() - started - sum(times.values())
-    config = dataclasses.replace(config, steps=chosen)
-    return pretrain(config, console, times=times)
+        steps = build(TrainConfig, read_toml(recorded), str(recorded)).steps
+    elif not steps:
+        progress.stage("measuring this machine's speed", None)
+        speed = _tokens_per_second(config)
+        batch = config.data.global_batch * config.data.seq_len
+        left = 60 * minutes - (time.perf_counter() - started) - _closing_seconds(dataset, speed)
+        steps = max(1, int(left * speed / batch))
+        notes.append(
+            f"{speed:,.0f} tokens/s here: {steps:,} steps of {batch:,} tokens fit into {minutes:g} minutes "
+            f"(to repeat this run exactly: --steps {steps})"
+        )
+        times["speed test"] = time.perf_counter() - started - times["corpus and tokenizer"]
+    return Story(dataclasses.replace(config, steps=steps), times, notes)
 
 
 def _make_room(out: Path, anew: bool) -> None:
     ours = (out / "config.toml").exists() or (out / "data" / "dataset.json").exists()
-    if out.exists() and any(out.iterdir()) and not ours:
+    if out.exists() and not ours and any(out.iterdir()):
         raise ConfigError(f"{out} exists and does not hold a run; choose another directory with --out")
     if anew and ours:
         shutil.rmtree(out)
@@ -85,25 +97,19 @@ def _dataset(config: TrainConfig, progress: Progress) -> TokenDataset:
     return write_dataset(intake, tokenizer, path, progress=progress)
 
 
-def _affordable_steps(config: TrainConfig, dataset: TokenDataset, seconds: float, console: Console) -> int:
-    """Optimizer steps that fit, after what comes behind them, at the speed of a few steps taken now."""
-    with console.status("measuring this machine's speed"):
-        bench = Workbench(config)
-        taken = []
-        for step in range(PROBED_STEPS):
-            begun = time.perf_counter()
-            bench.stepper.step(step + 1, bench.batches.batch(step)).grad_norm.item()
-            taken.append(time.perf_counter() - begun)
-    step_seconds = statistics.median(taken[2:])
-    tokens_per_second = config.data.global_batch * config.data.seq_len / step_seconds
-    closing = (
-        CLOSING_SECONDS
-        + dataset.held.tokens / (EVALUATION_SPEED * tokens_per_second)
-        + COMPARISON_SECONDS_PER_MB * dataset.train.bytes / 1e6
-    )
-    steps = max(1, int((seconds - closing - sum(taken)) / step_seconds))
-    console.print(
-        f"{tokens_per_second:,.0f} tokens/s: {steps:,} steps of {config.data.global_batch} x {config.data.seq_len} "
-        f"tokens fit the time (repeat this run exactly with --steps {steps})"
-    )
-    return steps
+def _tokens_per_second(config: TrainConfig) -> float:
+    """Speed of a few steps, taken on weights that are then thrown away."""
+    bench = Workbench(config)
+    seconds = []
+    for step in range(PROBED_STEPS):
+        begun = time.perf_counter()
+        bench.stepper.step(step + 1, bench.batches.batch(step)).grad_norm.item()
+        seconds.append(time.perf_counter() - begun)
+    # The first steps allocate and warm caches.
+    return config.data.global_batch * config.data.seq_len / statistics.median(seconds[2:])
+
+
+def _closing_seconds(dataset: TokenDataset, tokens_per_second: float) -> float:
+    """What comes after the last step: held-out score, comparison with compressors, samples, export, report."""
+    scoring = dataset.held.tokens / (EVALUATION_SPEED * tokens_per_second)
+    return CLOSING_SECONDS + scoring + COMPARISON_SECONDS_PER_MB * dataset.train.bytes / 1e6

@@ -161,7 +161,7 @@ def open_run(config: TrainConfig) -> Run:
 def set_determinism(on: bool) -> None:
     """Refuse operators whose result depends on timing; leave fresh memory unfilled, since no code here reads it."""
     torch.use_deterministic_algorithms(on)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _new_model(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Longcat:
@@ -198,12 +198,10 @@ def _continued(recorded: TrainConfig, asked: TrainConfig) -> TrainConfig:
     old, new = to_table(recorded), to_table(asked)
     different = [key for key in old if key not in ADJUSTABLE and old[key] != new.get(key)]
     if different:
-        changes = [
-            f"{key}.{name} = {value!r} (recorded: {was!r})" for key, name, was, value in _changes(old, new, different)
-        ]
+        changes = [f"{key} = {value!r} (recorded: {was!r})" for key, was, value in _changes(old, new, different)]
         raise ConfigError(
-            f"{recorded.run} holds a run configured otherwise: {'; '.join(changes)}; restore these, or choose another "
-            f"run directory"
+            f"{asked.run} holds a run configured otherwise: {'; '.join(changes)}; restore these, or choose another "
+            "run directory"
         )
     return asked
 
