@@ -12,14 +12,17 @@ from homegrown.config import ModelConfig
 
 PROXY_WIDTH = 768
 """Width at which `initializer_range` is the deviation of hidden matrices (arXiv 2509.01322 table 1)."""
+QUIET = 0.1
+"""Deviation of n-gram rows, beside 1 + T for word rows."""
 
 
 def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Fill every parameter in place.
 
     Norms are one and biases zero. Hidden matrices have variance σ² · 768 / fan_in, so that a narrow proxy transfers to
-    a wide model; those that write into the residual stream are divided by sqrt(2 · sublayers). Embedding rows are
-    drawn so that their fused sum has deviation one.
+    a wide model; those that write into the residual stream are divided by sqrt(2 · sublayers). Word rows
+    are drawn so that the fused embedding has deviation one; n-gram rows begin almost silent beside them, since rows at
+    the words' scale would only be noise until they have learned.
     """
     for name, parameter in model.named_parameters():
         with torch.no_grad():
@@ -32,9 +35,9 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
 def _deviation(name: str, parameter: Tensor, config: ModelConfig) -> float:
     fan_in = parameter.shape[-1]
     if name == "embed_tokens.weight":
-        return math.sqrt(1 + config.ngram.tables) if config.ngram.tables and config.ngram.fusion == "mean" else 1.0
+        return 1.0 + config.ngram.tables if config.ngram.fusion == "mean" else 1.0
     if name == "ngram_embeddings.table":
-        return math.sqrt(1 + config.ngram.tables)
+        return QUIET
     if name == "ngram_embeddings.proj":
         return fan_in**-0.5
     deviation = config.initializer_range * math.sqrt(PROXY_WIDTH / fan_in)
