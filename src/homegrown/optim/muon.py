@@ -62,7 +62,7 @@ class Muon:
     @property
     def label(self) -> str:
         """How the update is computed, for the table shown at start."""
-        return f"Muon, {self._steps} Newton-Schulz steps in {str(self._dtype).removeprefix('torch.')}"
+        return f"Muon, {self._steps} steps in {str(self._dtype).removeprefix('torch.')}"
 
     def state(self, slot: Slot) -> dict[str, Tensor]:
         """The state kept for `slot`: `momentum`, of the weight's shape."""

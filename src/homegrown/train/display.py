@@ -87,8 +87,16 @@ def summary(run: Run) -> Table:
 
 def optimizer_table(run: Run) -> Table:
     """Which optimizer, rate and decay each parameter group got."""
-    rows = run.bench.stepper.optimizer.table()
-    table = Table(*rows[0], title="parameter groups", title_justify="left")
-    for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    table = Table("group", "optimizer", "tensors", "numbers", "rate", "decay", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in run.bench.stepper.optimizer.table():
+        table.add_row(
+            row["group"],
+            row["optimizer"],
+            str(row["tensors"]),
+            f"{row['parameters']:,}",
+            f"{row['lr']:g}",
+            f"{row['weight_decay']:g}",
+        )
     return table
