@@ -44,7 +44,7 @@ def test_table_reports_what_each_group_got(make):
     _, optimizer = make(torch.bfloat16, row_lazy=["n-gram tables"])
     rows = {row["group"]: row for row in optimizer.table()}
     assert rows["experts"] == {
-        "group": "experts", "optimizer": "Muon, 5 Newton-Schulz steps in float32", "tensors": 4, "parameters": 9216,
+        "group": "experts", "optimizer": "Muon, 5 steps in float32", "tensors": 4, "parameters": 9216,
         "lr": OPTIM.muon_lr, "weight_decay": 0.1, "dtype": "bfloat16",
     }  # fmt: skip
     assert rows["router"]["optimizer"] == "AdamW, fused" and rows["router"]["dtype"] == "float32"
