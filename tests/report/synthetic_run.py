@@ -20,7 +20,11 @@ PROMPTS = ("import os\n\ndef ", "class ", "    def __init__(self")
 LEARNING = (
     ["qx\x0cé  zz=~e\n\tK;;", "0 0 0\n0", " ,,) ("],
     ["the self the return\n    self self = (", "self(self):\n  ", ", self, self)"],
-    ["open_file(path):\n    return path\n\ndef get", "Error(Exception):\n    pass\n", ", name):\n        self.name = name"],
+    [
+        "open_file(path):\n    return path\n\ndef get",
+        "Error(Exception):\n    pass\n",
+        ", name):\n        self.name = name",
+    ],
     [
         'walk(top, topdown=True):\n    """Directory tree generator.\n    """\n    for name in os.listdir(top):\n'
         "        yield os.path.join(top, name)\n",
@@ -48,7 +52,10 @@ def main(argv=None):
 if __name__ == "__main__":
     main()
 '''
-SOURCES = {"estimate": "12 W a core, by the processor's rated power; no counter could be read", "counter:rapl": "package"}
+SOURCES = {
+    "estimate": "12 W a core, by the processor's rated power; no counter could be read",
+    "counter:rapl": "package",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Shape:
     topk: int = 6
 
 
-def write_run(path: Path, shape: Shape = Shape(), *, energy: str = "estimate") -> TrainConfig:  # noqa: B008
+def write_run(path: Path, shape: Shape = Shape(), *, energy: str = "estimate") -> TrainConfig:
     """Write all five files of a run; returns its config."""
     config = _config(path, shape)
     path.mkdir(parents=True, exist_ok=True)
