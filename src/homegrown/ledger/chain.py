@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from homegrown.config import UserError
 from homegrown.ledger.values import dumps, loads
 
 GENESIS = hashlib.sha256(b"homegrown ledger, version 1").hexdigest()
 """`prev` of the first record: it binds a chain to this format."""
 
 
-class LedgerError(ValueError):
+class LedgerError(UserError):
     """A ledger that cannot be trusted or used; the message names the file, the line and the reason."""
 
 

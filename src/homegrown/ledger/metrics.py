@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from homegrown.config import UserError
 from homegrown.config.atomic import atomic_path
 from homegrown.ledger.values import dumps, loads
 
 
-class MetricsError(ValueError):
+class MetricsError(UserError):
     """A metrics file with a damaged line; the message names the file and the line."""
 
 

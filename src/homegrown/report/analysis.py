@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class ActiveHistogram:
     def __post_init__(self) -> None:
         if len(self.active_params) != len(self.fraction):
             raise ValueError(f"{len(self.active_params)} active_params but {len(self.fraction)} fractions")
+        _finite(self.active_params + self.fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,9 @@ class TokenCompute:
     title: str = ""
     tokens: list[tuple[str, float, float]]
     """Text of the token, real experts on average over the layers, active parameters."""
+
+    def __post_init__(self) -> None:
+        _finite([number for _, *numbers in self.tokens for number in numbers])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +120,11 @@ def read_analysis(path: Path, problems: list[str]) -> Analysis:
         except msgspec.ValidationError as error:
             problems.append(f"{path.name}: {name}: {error}")
     return Analysis(**parts)
+
+
+def _finite(numbers: list[float]) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("NaN or infinity among its numbers")
 
 
 def read_object(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Scale:
         return [_hex(_rgb([a + (b - a) * mix for a, b in zip(low, high, strict=True)])) for mix in mixes]
 
 
-LIGHT = Scale(least=(0.975, 0.025, 100), most=(0.66, 0.135, 240), ink="#16181d")
+LIGHT = Scale(least=(0.98, 0.01, 100), most=(0.66, 0.135, 240), ink="#16181d")
 DARK = Scale(least=(0.25, 0.015, 260), most=(0.53, 0.13, 245), ink="#f3f4f6")
 
 

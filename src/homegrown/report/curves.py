@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,11 +13,13 @@ from homegrown.report.numbers import quantity
 from homegrown.report.run import Run
 from homegrown.report.series import Array, column, smooth, thin
 from homegrown.report.svg import INK, MUTED, SERIES, WIDE, Plot, plain_ticks, plot
-from homegrown.report.text import visible
+from homegrown.report.text import short
 
 _POINTS = 400
 """Points of a line; more than the pixels of a narrow figure would show."""
 _SMALL = (460, 220)
+_MARKED = 50
+"""Skipped steps that get a line of their own."""
 _HEALTHY = 0.1
 """R_g below which the balance loss stays out of the language loss's way (arXiv 2509.01322 section 3)."""
 
@@ -90,12 +93,14 @@ def gradient_norm(run: Run) -> Plot | None:
         if clip:
             _level(axes, clip, f"clipped at {quantity(clip)}")
         if len(skipped):
+            for step in skipped[:_MARKED]:
+                axes.axvline(step, color=SERIES[1], linewidth=1, alpha=0.6)
             axes.plot(
-                skipped, np.ones(len(skipped)), "X", color=SERIES[1], markersize=7, clip_on=False,
-                transform=axes.get_xaxis_transform(), label="skipped step",
+                skipped, np.ones(len(skipped)), "X", color=SERIES[1], markersize=8, clip_on=False,
+                transform=axes.get_xaxis_transform(),
             )  # fmt: skip
 
-    told = f"{len(skipped)} skipped {'step is' if len(skipped) == 1 else 'steps are'} marked" if len(skipped) else ""
+    told = f"✕ marks {len(skipped)} skipped step{'s' if len(skipped) > 1 else ''}" if len(skipped) else ""
     unit = f"Global L2 norm; {told or 'no step was skipped'}"
     return _over_steps(run, "grad_norm", "gradient-norm", "Gradient norm", unit, log=True, extra=marks)
 
@@ -146,7 +151,7 @@ def router_health(run: Run) -> Plot | None:
 def router_similarity(run: Run) -> Plot | None:
     """Mean cosine similarity of the router's rows over the steps."""
     unit = "Mean pairwise cosine of the router's rows"
-    return _over_steps(run, "router_similarity", "router-similarity", "Router similarity", unit)
+    return _over_steps(run, "router_similarity", "router-similarity", "Router similarity", unit, raw=True)
 
 
 def tokens_per_second(run: Run) -> Plot | None:
@@ -244,10 +249,12 @@ def _level(axes: Axes, value: float, label: str) -> None:
 def _compressors(axes: Axes, baselines: dict[str, float]) -> None:
     """Level lines named at the left end, where the curves are still far above."""
     for name, value in baselines.items():
+        if not math.isfinite(value):
+            continue
         axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
-            visible(name), (0, value), xycoords=("axes fraction", "data"), xytext=(4, 2),
-            textcoords="offset points", color=MUTED, fontsize=10,
+            short(name), (0, value), xycoords=("axes fraction", "data"), xytext=(4, 3),
+            textcoords="offset points", va="bottom", color=MUTED, fontsize=11.5,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from homegrown.report.curves import target_experts
-from homegrown.report.numbers import count, fixed, percent, quantity
+from homegrown.report.numbers import count, fixed, percent
 from homegrown.report.run import Run
 from homegrown.report.series import Array, spread
 from homegrown.report.svg import INK, Plot, plain_ticks, plot
@@ -33,6 +33,8 @@ class ExpertLoad:
     """The load pictures of a run."""
 
     plots: list[Plot]
+    intended: str
+    """What the picture compares with, in a sentence."""
     note: str
     """What was left out or averaged; empty if everything is drawn."""
 
@@ -52,7 +54,7 @@ def expert_load(run: Run) -> ExpertLoad | None:
     layers = spread(shares.shape[1], _LAYERS)
     intended = target / run.config.model.moe_topk
     plots = [_layer(layer, steps, shares[:, layer], intended) for layer in layers]
-    return ExpertLoad(plots, _note(shares.shape[1], len(layers), shares.shape[2] - 1))
+    return ExpertLoad(plots, _intended(intended), _note(shares.shape[1], len(layers), shares.shape[2] - 1))
 
 
 def tint(ratio: Array) -> NDArray[np.uint8]:
@@ -73,7 +75,7 @@ def scale_css() -> list[tuple[str, str]]:
 
 
 def _layer(layer: int, steps: Array, shares_TE: Array, real: float) -> Plot:
-    """One layer's picture: shares [time, experts + 1] of all routing slots, `real` the intended share of real experts."""
+    """One layer's picture: `shares_TE` of all routing slots, zero experts last; `real` is what real ones should get."""
     experts = shares_TE.shape[1] - 1
     ratio_TE = shares_TE[:, :experts] * experts / real
     zero_T = shares_TE[:, experts]
@@ -97,15 +99,10 @@ def _layer(layer: int, steps: Array, shares_TE: Array, real: float) -> Plot:
         bottom.set_xlabel("step")
 
     last = ratio_TE[-1]
-    zero = f" Zero experts took {percent(float(zero_T[-1]))} of the slots; intended {percent(1 - real)}."
-    told = (
-        f"At the last step the busiest expert had {quantity(float(last.max()), digits=2)} times its intended load, "
-        f"the idlest {fixed(float(last.min()), 2)} times."
-    )
-    return plot(
-        f"load-{layer}", paint, title=f"Layer {layer}", summary=told + (zero if has_zero else ""),
-        caption=told + (zero if has_zero else ""), size=(340, 230),
-    )  # fmt: skip
+    told = f"busiest {fixed(float(last.max()), 2)} ×, idlest {fixed(float(last.min()), 2)} ×"
+    told += f", zero {percent(float(zero_T[-1]))}" if has_zero else ""
+    summary = f"Load of the experts of layer {layer} over the steps. At the last step, over the intended load: {told}."
+    return plot(f"load-{layer}", paint, title=f"Layer {layer}", summary=summary, caption=told, size=(340, 230))
 
 
 def _picture(axes: Axes, steps: Array, ratio_TE: Array) -> None:
@@ -119,6 +116,11 @@ def _binned(ratio_TE: Array) -> Array:
     """At most `_ROWS` experts: neighbours averaged where there are more."""
     groups = np.array_split(ratio_TE, min(_ROWS, ratio_TE.shape[1]), axis=1)
     return np.stack([group.mean(axis=1) for group in groups], axis=1)
+
+
+def _intended(real: float) -> str:
+    zero = f" and all zero experts together {percent(1 - real)}" if real < 1 else ""
+    return f"Intended: every real expert gets an equal part of {percent(real)} of the slots{zero}."
 
 
 def _note(layers: int, drawn: int, experts: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from homegrown.config import ConfigError, TrainConfig, build, read_toml
+from homegrown.config import ConfigError, TrainConfig, UserError, build, read_toml
 from homegrown.ledger import LedgerError, MetricsError, Record, walk, walk_metrics
 from homegrown.report.analysis import Analysis, read_analysis, read_object
 
@@ -16,7 +16,7 @@ Line = dict[str, Any]
 """One line of metrics.jsonl."""
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """There is no run to report on."""
 
 

@@ -88,29 +88,21 @@ def _score(run: Run) -> tuple[float | None, str]:
 
 def _verdict(bpb: float, baselines: dict[str, float]) -> str:
     """Whether the model is better than the compressors, and by how much, in a sentence."""
-    best = min(baselines, key=lambda name: baselines[name])
-    beaten = sorted((name for name, value in baselines.items() if bpb < value), key=lambda name: baselines[name])
-    if len(beaten) == len(baselines):
-        rest = "" if len(baselines) == 1 else ", the best of the compressors"
-        return f"Better than {best}{rest}: {_less(bpb, baselines[best])} fewer bits."
-    behind = (
-        f"{percent(bpb / baselines[best] - 1)} more bits than {best}" if bpb > baselines[best] else f"level with {best}"
-    )
+    ranked = sorted(baselines, key=lambda name: baselines[name])
+    beaten = [name for name in ranked if bpb < baselines[name]]
+    best = f"It needs {_against(bpb, baselines[ranked[0]])} than {ranked[0]}"
+    if len(beaten) == len(ranked):
+        return f"Better than every compressor it was measured against. {best}, the best of them."
     if not beaten:
-        return f"Not better than any of the compressors: {behind}."
-    return f"Better than {beaten[0]} by {_less(bpb, baselines[beaten[0]])} fewer bits; {behind}."
-
-
-def _less(bpb: float, other: float) -> str:
-    return percent(1 - bpb / other)
+        return f"Not better than any compressor it was measured against. {best}, the best of them."
+    return f"Better than {beaten[0]}: {_against(bpb, baselines[beaten[0]])}. {best}."
 
 
 def _against(bpb: float | None, other: float) -> str:
-    if bpb is None:
+    if bpb is None or not other > 0:
         return ""
-    if bpb == other:
-        return "the same"
-    return f"{_less(bpb, other)} fewer bits" if bpb < other else f"{percent(bpb / other - 1)} more bits"
+    ratio = bpb / other
+    return f"{percent(1 - ratio)} fewer bits" if ratio < 1 else f"{percent(ratio - 1)} more bits"
 
 
 def _facts(run: Run) -> list[tuple[str, str, str]]:

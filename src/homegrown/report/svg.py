@@ -8,10 +8,13 @@ several inline SVGs share one namespace.
 from __future__ import annotations
 
 import io
+import math
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -19,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from homegrown.report.numbers import quantity
 
@@ -36,11 +39,11 @@ _UNIT = 72
 NARROW = (460, 290)
 WIDE = (1000, 360)
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
-    "font.size": 11,
+    "font.size": 12.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -59,7 +62,7 @@ _STYLE = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "legend.frameon": False,
-    "legend.fontsize": 10.5,
+    "legend.fontsize": 12,
     "legend.handlelength": 1.6,
     "lines.linewidth": 1.8,
     "lines.solid_joinstyle": "round",
@@ -120,7 +123,10 @@ def draw(name: str, paint: Painter, size: tuple[float, float], summary: str) -> 
         FigureCanvasSVG(figure)
         paint(figure, figure.subplots())
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        with warnings.catch_warnings():
+            # Matplotlib only measures with its font; the reader's browser draws the text with one that has the sign.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+            figure.savefig(file, format="svg", metadata={"Date": None})
     return _inline(file.getvalue(), name, summary)
 
 
@@ -131,7 +137,21 @@ def plain_ticks(axis: Axis, most: int = 6, *, whole: bool = False) -> None:
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole))
     else:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=most))
+        axis.set_major_locator(FixedLocator(round_numbers(*axis.get_view_interval(), most=most)))
+
+
+def round_numbers(low: float, high: float, most: int) -> list[float]:
+    """Round numbers between two positive bounds, evenly spread on a logarithmic axis, at most `most` of them.
+
+    The densest of several familiar series that fits; every so many decades where none does.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for series in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = [step * 10.0**decade for decade in decades for step in series]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / most)]
 
 
 def _inline(text: str, name: str, summary: str) -> Markup:

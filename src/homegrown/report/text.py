@@ -16,6 +16,8 @@ MAX_TOKENS = 6000
 """Tokens of the coloured text that a page holds."""
 _EXTREMES = 8
 """Tokens listed at either end of the scale."""
+_LABEL = 24
+"""Characters of a label in a drawing."""
 
 
 def visible(text: str) -> str:
@@ -26,6 +28,12 @@ def visible(text: str) -> str:
     text = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), text)
     text = text.replace("\x7f", "\u2421")
     return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+
+
+def short(text: str) -> str:
+    """`text` as a label of a drawing: visible, and cut where it would leave no room for the drawing."""
+    text = visible(text).replace("\n", " ")
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,9 @@ def coloured(compute: TokenCompute) -> ColouredText | None:
         left_out=max(len(entries) - MAX_TOKENS, 0),
         legend=[fixed(value, 1) for value in np.linspace(low, high, LEVELS + 1)],
         even=high <= low,
-        summary=f"{count(len(entries))} tokens, {quantity(float(values.mean()))} real experts on average, from "
-        f"{fixed(float(values.min()), 1)} to {fixed(float(values.max()), 1)}; active parameters from "
-        f"{parameters(min(actives))} to {parameters(max(actives))}.",
+        summary=f"A token gets {quantity(float(values.mean()))} real experts on average, from "
+        f"{fixed(float(values.min()), 1)} to {fixed(float(values.max()), 1)}: {parameters(min(actives))} to "
+        f"{parameters(max(actives))} active parameters.",
         most=ranked[::-1][:_EXTREMES],
         least=ranked[:_EXTREMES],
     )
