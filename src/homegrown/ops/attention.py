@@ -17,6 +17,9 @@ CHUNK = 128
 CHUNK_ELEMENTS = 1 << 25
 """Scores of one chunk never hold more numbers than this."""
 
+KEPT_PROBS = 1 << 24
+"""Up to this many probabilities are kept for the backward pass; more are recomputed there."""
+
 
 def chunks(span: Span, per_query: int) -> list[tuple[int, int]]:
     """Query ranges small enough that range · per_query stays under `CHUNK_ELEMENTS`."""
@@ -78,9 +81,10 @@ attention = Op("attention", _attention)
 
 
 class _ChunkedAttention(torch.autograd.Function):
-    """Blocks of queries, each against the keys it reaches only; probabilities are recomputed in the backward pass.
+    """Blocks of queries, each against the keys it reaches only.
 
-    Memory grows with S, not S². Products run on [B·h, ·, ·] batches laid out once.
+    Memory grows with S, not S²: the backward pass recomputes the probabilities, unless they are few (`KEPT_PROBS`).
+    Products run on [B·h, ·, ·] batches laid out once.
     """
 
     @staticmethod
@@ -92,29 +96,35 @@ class _ChunkedAttention(torch.autograd.Function):
         span: Span,
         scale: float,
         selected: Tensor | None,
+        needs_grad: bool,
     ) -> Tensor:
         q, key, value = lay_out(q_BShD, kv_BThNV, rope_key_BTR)
         batch, length, heads, _ = q_BShD.shape
+        ranges = chunks(span, batch * heads * key.shape[1])
+        keep = needs_grad and batch * heads * _visited(span, ranges) <= KEPT_PROBS
         out = value.new_empty(batch * heads, length, value.shape[2])
-        for start, stop in chunks(span, batch * heads * key.shape[1]):
+        kept = []
+        for start, stop in ranges:
             low, high = span.bounds(start, stop)
-            probs = _probs(q, key, span, scale, selected, batch, start, stop, low, high)
+            probs = _probs(q, key, span, scale, selected, start, stop)
             out[:, start:stop] = torch.bmm(probs, value[:, low:high])
-        ctx.save_for_backward(q, key, value, selected)
-        ctx.span, ctx.scale, ctx.batch, ctx.rope = span, scale, batch, rope_key_BTR.shape[2]
+            if keep:
+                kept.append(probs)
+        ctx.save_for_backward(q, key, value, selected, *kept)
+        ctx.span, ctx.scale, ctx.ranges, ctx.rope = span, scale, ranges, rope_key_BTR.shape[2]
         return out.view(batch, heads, length, -1).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_BShV: Tensor) -> tuple[Tensor | None, ...]:
-        q, key, value, selected = ctx.saved_tensors
-        batch, span, scale = ctx.batch, ctx.span, ctx.scale
+        q, key, value, selected, *kept = ctx.saved_tensors
+        span, scale = ctx.span, ctx.scale
         grad = grad_BShV.transpose(1, 2).reshape(q.shape[0], q.shape[1], -1)
         wide = torch.promote_types(q.dtype, torch.float32)
         grad_q = torch.empty_like(q)
         grad_key, grad_value = torch.zeros_like(key, dtype=wide), torch.zeros_like(value, dtype=wide)
-        for start, stop in chunks(span, q.shape[0] * key.shape[1]):
+        for number, (start, stop) in enumerate(ctx.ranges):
             low, high = span.bounds(start, stop)
-            probs = _probs(q, key, span, scale, selected, batch, start, stop, low, high)
+            probs = kept[number] if kept else _probs(q, key, span, scale, selected, start, stop)
             grad_out = grad[:, start:stop]
             grad_value[:, low:high] += torch.bmm(probs.transpose(1, 2), grad_out)
             grad_probs = torch.bmm(grad_out, value[:, low:high].transpose(1, 2))
@@ -123,14 +133,14 @@ class _ChunkedAttention(torch.autograd.Function):
             grad_key[:, low:high] += torch.bmm(grad_scores.transpose(1, 2), q[:, start:stop])
         grad_q *= scale
         grad_key *= scale
-        heads = q.shape[0] // batch
+        batch, length, heads, _ = grad_BShV.shape
         nope = key.shape[2] - ctx.rope
         grad_key = grad_key.view(batch, heads, -1, key.shape[2])
         grad_kv = key.new_empty(batch, key.shape[1], heads, nope + value.shape[2])
         grad_kv[..., :nope] = grad_key[..., :nope].transpose(1, 2)
         grad_kv[..., nope:] = grad_value.view(batch, heads, -1, value.shape[2]).transpose(1, 2)
         grad_rope_key = grad_key[..., nope:].sum(1).to(key.dtype)
-        return grad_q.view(batch, heads, *q.shape[1:]).transpose(1, 2), grad_kv, grad_rope_key, None, None, None
+        return grad_q.view(batch, heads, length, -1).transpose(1, 2), grad_kv, grad_rope_key, None, None, None, None
 
 
 @attention.register("chunked")
@@ -142,7 +152,15 @@ def _attention_chunked(
     scale: float,
     selected_BSK: Tensor | None = None,
 ) -> Tensor:
-    return _ChunkedAttention.apply(q_BShD, kv_BThNV, rope_key_BTR, span, scale, selected_BSK)
+    # Inside the function gradient mode is always off, so whether gradients are wanted is settled here.
+    needs_grad = torch.is_grad_enabled()
+    return _ChunkedAttention.apply(q_BShD, kv_BThNV, rope_key_BTR, span, scale, selected_BSK, needs_grad)
+
+
+def _visited(span: Span, ranges: list[tuple[int, int]]) -> int:
+    """(query, key) pairs of one head that the chunks compute."""
+    bounds = (span.bounds(start, stop) for start, stop in ranges)
+    return sum((stop - start) * (high - low) for (start, stop), (low, high) in zip(ranges, bounds, strict=True))
 
 
 def mean_probs(
@@ -154,8 +172,7 @@ def mean_probs(
         q, key: [B·h, S, D] and [B·h, T, D], as `lay_out` gives them.
         span, scale, selected_BSK, start, stop: as in `attention`.
     """
-    low, high = span.bounds(start, stop)
-    probs = _probs(q, key, span, scale, selected_BSK, span.first.shape[0], start, stop, low, high)
+    probs = _probs(q, key, span, scale, selected_BSK, start, stop)
     wide = torch.promote_types(q.dtype, torch.float32)
     return probs.view(span.first.shape[0], -1, *probs.shape[1:]).mean(1, dtype=wide)
 
@@ -173,20 +190,23 @@ def lay_out(q_BShD: Tensor, kv_BThNV: Tensor, rope_key_BTR: Tensor) -> tuple[Ten
 
 
 def _probs(
-    q: Tensor,
-    key: Tensor,
-    span: Span,
-    scale: float,
-    selected: Tensor | None,
-    batch: int,
-    start: int,
-    stop: int,
-    low: int,
-    high: int,
+    q: Tensor, key: Tensor, span: Span, scale: float, selected: Tensor | None, start: int, stop: int
 ) -> Tensor:
-    """softmax over keys low..high for queries start..stop: [B·h, C, high − low]."""
+    """softmax over the keys that queries start..stop reach: [B·h, C, high − low]."""
+    low, high = span.bounds(start, stop)
     query = q[:, start:stop]
     scores = torch.baddbmm(query.new_empty(()), query, key[:, low:high].transpose(1, 2), beta=0, alpha=scale)
-    hidden = hidden_keys(span, start, stop, low, high, selected)
-    scores.view(batch, -1, stop - start, high - low).masked_fill_(hidden[:, None], -torch.inf)
+    _hide(scores.view(span.first.shape[0], -1, stop - start, high - low), span, selected, start, low)
     return scores.softmax(-1)
+
+
+def _hide(scores_BhCT: Tensor, span: Span, selected: Tensor | None, start: int, low: int) -> None:
+    """Set to −∞ what queries start.. do not see of the keys low..; keys that all of them see are not touched."""
+    stop, high = start + scores_BhCT.shape[2], low + scores_BhCT.shape[3]
+    whole_low, whole_high = span.common(start, stop)
+    if selected is not None or whole_low >= whole_high:
+        whole_low = whole_high = high
+    for left, right in ((low, whole_low), (whole_high, high)):
+        if left < right:
+            hidden = hidden_keys(span, start, stop, left, right, selected)
+            scores_BhCT[..., left - low : right - low].masked_fill_(hidden[:, None], -torch.inf)

@@ -47,16 +47,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             hidden, target = hidden_NH[start : start + rows], target_N[start : start + rows]
             counts = (target >= 0).to(wide)[:, None]
             logits = F.linear(hidden, weight_VH).to(wide)
-            picked = logits.gather(1, target.clamp(min=0)[:, None])
-            norm = logits.logsumexp(-1, keepdim=True)
-            loss += ((norm - picked) * counts).sum()
+            top, picked = logits.amax(-1, keepdim=True), logits.gather(1, target.clamp(min=0)[:, None])
+            probs = logits.softmax(-1)
+            # The likeliest token has probability exp(top − logsumexp): one pass less than a logsumexp of its own.
+            loss += ((top - probs.amax(-1, keepdim=True).log() - picked) * counts).sum()
             if grad_hidden is None or grad_weight is None:
                 continue
-            grad_logits = logits.sub_(norm).exp_()
-            grad_logits.scatter_add_(1, target.clamp(min=0)[:, None], -torch.ones_like(counts))
-            grad = grad_logits.mul_(counts).to(hidden.dtype)
+            probs.scatter_add_(1, target.clamp(min=0)[:, None], -torch.ones_like(counts))
+            grad, counts = probs.to(hidden.dtype), counts.to(hidden.dtype)
             torch.mm(grad, weight_VH, out=grad_hidden[start : start + rows])
-            grad_weight += grad.T @ hidden
+            grad_hidden[start : start + rows] *= counts
+            grad_weight += grad.T @ (hidden * counts)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight_VH.dtype
         return loss

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from homegrown.ops.registry import Op
 
-# Shape suffixes: N tokens, K choices per token, E experts, H hidden, F expert width, R (token, expert) pairs.
+# Shape suffixes: N tokens, K choices per token, E experts, H hidden, F expert width, R (token, expert) pairs and a spare.
 
 
 def _experts(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor) -> Tensor:
@@ -56,6 +56,7 @@ class _SortedExperts(torch.autograd.Function):
         token_R = order // choices
         x_RH = x_NH.index_select(0, token_R)
         gate_R = gate_NK.reshape(-1).index_select(0, order).to(x_NH.dtype)
+        gate_R[-1] = 0
         hidden_R2F = _grouped(x_RH, w_in_E2FH.flatten(1, 2), ends)
         act_RF = F.silu(hidden_R2F[:, :width]).mul_(hidden_R2F[:, width:])
         out_RH = _grouped(act_RF * gate_R[:, None], w_out_EHF, ends)
@@ -76,12 +77,12 @@ class _SortedExperts(torch.autograd.Function):
         grad_w_out = _grouped_outer(grad_RH, act_RF.mul_(gate_R[:, None]), ends)
         grad_act_RF.mul_(gate_R[:, None])
         grad_hidden_R2F = torch.empty_like(hidden_R2F)
-        grad_hidden_R2F[:, :width] = torch.ops.aten.silu_backward(grad_act_RF * up_RF, gate_RF)
+        torch.ops.aten.silu_backward.grad_input(grad_act_RF * up_RF, gate_RF, grad_input=grad_hidden_R2F[:, :width])
         torch.mul(grad_act_RF, silu_RF, out=grad_hidden_R2F[:, width:])
         grad_w_in = _grouped_outer(grad_hidden_R2F, x_RH, ends).unflatten(1, (2, width))
         grad_x_RH = _grouped(grad_hidden_R2F, w_in_E2FH.flatten(1, 2).transpose(1, 2), ends)
         grad_gate = torch.zeros(slot_NK.numel(), dtype=grad_gate_R.dtype, device=grad_NH.device)
-        grad_gate.index_copy_(0, order, grad_gate_R)
+        grad_gate.index_copy_(0, order[:-1], grad_gate_R[:-1])
         return (
             _gather_sum(grad_x_RH, slot_NK),
             None,
@@ -99,10 +100,13 @@ def _experts_sorted(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: 
 def _sort_pairs(index_NK: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Order the (token, choice) pairs by expert, leaving out choices ≥ n_experts.
 
+    A spare pair closes the list: pair 0 once more, in the last expert's group. With its gate set to zero its rows come
+    out as zeros, and they are what the pairs left out read.
+
     Returns:
-        order [R]: flat pair numbers n·K + k, by expert, then by token;
+        order [R]: flat pair numbers n·K + k, by expert, then by token, then the spare pair;
         ends [E] int32: where each expert's pairs end;
-        slot [N, K]: the row of each pair in that order, R for a pair left out.
+        slot [N, K]: the row of each pair in that order, R − 1 for a pair left out.
     """
     flat = index_NK.reshape(-1)
     order = torch.argsort(flat, stable=True)
@@ -110,16 +114,14 @@ def _sort_pairs(index_NK: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tenso
     real = int(ends[-1])
     slot = torch.empty_like(order)
     slot[order] = torch.arange(order.numel(), device=order.device).clamp_(max=real)
-    return order[:real], ends.to(torch.int32), slot.view(index_NK.shape)
+    ends[-1] += 1
+    order = torch.cat((order[:real], order.new_zeros(1)))
+    return order, ends.to(torch.int32), slot.view(index_NK.shape)
 
 
 def _gather_sum(rows_RH: Tensor, slot_NK: Tensor) -> Tensor:
-    """out[n] = Σ_k rows[slot[n, k]], where slot R stands for a row of zeros; summed in choice order."""
-    padded = torch.cat((rows_RH, rows_RH.new_zeros(1, rows_RH.shape[1])))
-    out = padded.index_select(0, slot_NK[:, 0])
-    for choice in range(1, slot_NK.shape[1]):
-        out += padded.index_select(0, slot_NK[:, choice])
-    return out
+    """out[n] = Σ_k rows[slot[n, k]], summed in choice order."""
+    return F.embedding_bag(slot_NK, rows_RH, mode="sum")
 
 
 def _grouped(x_RA: Tensor, w_EBA: Tensor, ends: Tensor) -> Tensor:

@@ -40,12 +40,12 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
+        wide, wide_weight = grad.to(scale.dtype), weight.to(scale.dtype)
         normed = x * scale
-        grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
-        inner = grad * weight
-        mean = (inner * normed).mean(-1, keepdim=True)
-        grad_x = normed.mul_(-mean).add_(inner).mul_(scale)
-        return grad_x.to(x.dtype), grad_weight, None
+        product = (wide * normed).flatten(0, -2)
+        mean = torch.mv(product, wide_weight).view(scale.shape) / x.shape[-1]
+        grad_x = normed.mul_(-mean).addcmul_(wide, wide_weight).mul_(scale)
+        return grad_x.to(x.dtype), product.sum(0).to(weight.dtype), None
 
 
 @rms_norm.register("fused_backward")

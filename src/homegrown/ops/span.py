@@ -22,6 +22,7 @@ class Span:
     def __init__(self, first: Tensor, last: Tensor, device: torch.device | str = "cpu") -> None:
         self._first_host, self._last_host = first.cpu(), last.cpu()
         self.first, self.last = first.to(device), last.to(device)
+        self._known: dict[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]] = {}
 
     @classmethod
     def causal(cls, batch: int, length: int, past: int = 0, device: torch.device | str = "cpu") -> Span:
@@ -50,8 +51,22 @@ class Span:
         return int(self._last_host.max()) + 1
 
     def bounds(self, start: int, stop: int) -> tuple[int, int]:
-        """The range of keys that queries start..stop reach, as host integers [low, high)."""
-        return int(self._first_host[:, start:stop].min()), int(self._last_host[:, start:stop].max()) + 1
+        """The range of keys that any of the queries start..stop sees, as host integers [low, high)."""
+        return self._ranges(start, stop)[0]
+
+    def common(self, start: int, stop: int) -> tuple[int, int]:
+        """The range of keys that all queries start..stop see, as host integers [low, high); empty if low ≥ high."""
+        return self._ranges(start, stop)[1]
+
+    def _ranges(self, start: int, stop: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        # Every sublayer asks for the same chunks, forward and backward.
+        if (start, stop) not in self._known:
+            first, last = self._first_host[:, start:stop].aminmax(), self._last_host[:, start:stop].aminmax()
+            self._known[start, stop] = (
+                (int(first.min), int(last.max) + 1),
+                (int(first.max), int(last.min) + 1),
+            )
+        return self._known[start, stop]
 
     def hidden(self, start: int, stop: int, low: int, high: int) -> Tensor:
         """True where queries start..stop do not see keys low..high: bool [B, stop − start, high − low]."""
