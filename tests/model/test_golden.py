@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from homegrown.config import load_preset
-from homegrown.model import Longcat
+from homegrown.model import Longcat, rope
+from homegrown.model import count as count_parameters
+from homegrown.model.ngram import ngram_ids
 from tests import reference
 
 PRESETS = ("flash", "flash-lite", "flash-lite-sparse", "longcat-2.0")
@@ -70,7 +73,7 @@ def preset(request: pytest.FixtureRequest) -> tuple[str, dict[str, tuple[int, ..
     return request.param, {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def count(shapes: dict[str, tuple[int, ...]], pattern: str) -> int:
+def numbers(shapes: dict[str, tuple[int, ...]], pattern: str) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if re.match(pattern, name))
 
 
@@ -82,7 +85,7 @@ def test_every_tensor_has_its_name_and_shape(preset: tuple[str, dict[str, tuple[
 def test_parameter_table(preset: tuple[str, dict[str, tuple[int, ...]]]) -> None:
     name, shapes = preset
     config, column = load_preset(name), PRESETS.index(name)
-    found = {part: count(shapes, pattern) for part, pattern in PATTERNS.items()}
+    found = {part: numbers(shapes, pattern) for part, pattern in PATTERNS.items()}
     found["one expert"] = found["experts"] // (config.num_layers * config.n_routed_experts)
     assert found == {part: row[column] for part, row in COUNTS.items()}
 
@@ -130,3 +133,42 @@ def test_reference_yarn(name: str) -> None:
     assert reference.softmax_scale(config) == pytest.approx(tau, rel=5e-8)
     found = reference.inverse_frequencies(config.rope, 64)
     assert {i: found[i] for i in frequencies} == pytest.approx(frequencies, rel=2e-7)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_counting(name: str) -> None:
+    """`count` reports the table's totals, and the published active parameters at 0, 8 and 12 real experts."""
+    found, column = count_parameters(load_preset(name)), PRESETS.index(name)
+    assert (found.total, found.mtp) == (COUNTS["total without mtp"][column], COUNTS["mtp"][column])
+    assert found.expert == COUNTS["one expert"][column]
+    parts = ("attention", "norms", "dense", "router", "indexers", "lm_head")
+    assert found.base == sum(COUNTS[part][column] for part in parts)
+    assert tuple(f"{found.active(real) / 1e9:.3f}" for real in (0, 8, 12)) == ACTIVE[name]
+
+
+@pytest.mark.parametrize("name", NGRAM_IDS)
+def test_ngram_ids(name: str) -> None:
+    config = load_preset(name)
+    tokens = [1, 100, 5000, 2, 77, config.vocab_size - 1, 42, 43]
+    ids = ngram_ids(torch.tensor([tokens]), config.ngram, config.vocab_size, config.eos_token_id)[0].tolist()
+    assert {key: ids[key[0]][key[1]] for key in NGRAM_IDS[name]} == NGRAM_IDS[name]
+    assert ids == reference.ngram_ids(config, tokens)
+
+
+@pytest.mark.parametrize("name", YARN)
+def test_yarn(name: str) -> None:
+    config = load_preset(name)
+    bounds, m2, tau, frequencies = YARN[name]
+    assert rope.yarn_range(config.rope, 64) == bounds
+    assert rope.attention_factor(config.rope, 1.0) ** 2 == pytest.approx(m2, rel=5e-8)
+    assert rope.softmax_scale(config.rope, config.qk_head_dim) == pytest.approx(tau, rel=5e-8)
+    found = rope.inverse_frequencies(config.rope, 64).tolist()
+    assert {i: found[i] for i in frequencies} == pytest.approx(frequencies, rel=2e-7)
+
+
+def test_absent_mscales_scale_the_tables_instead_of_the_softmax() -> None:
+    """mscale 1, mscale_all_dim 0, as where a config has neither key: cos and sin grow, the softmax scale does not."""
+    config = replace(load_preset("longcat-2.0").rope, mscale_all_dim=0.0)
+    cos, sin = rope.angles(config, 64, torch.tensor([0]), torch.float64)
+    assert cos[0, 0].item() == pytest.approx(1.478749, rel=1e-6) and sin[0, 0].item() == 0.0
+    assert rope.softmax_scale(config, 192) == pytest.approx(0.0721688, rel=1e-6)
