@@ -1,4 +1,4 @@
-"""The same tiny model in `transformers`: an implementation of LongCat-Flash by other people."""
+"""Tiny models with given weights: ours, and `transformers`' LongCat-Flash, which other people wrote."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import LongcatFlashConfig, LongcatFlashForCausalLM
 
 from homegrown.config import ModelConfig, RopeConfig
+from homegrown.model import Longcat
 from tests.reference import Weights
 
 YARN = RopeConfig(theta=1e4, type="yarn", factor=8.0, original_max_position=64, beta_fast=32.0, beta_slow=1.0)
@@ -42,6 +43,13 @@ def tiny(**changes: Any) -> ModelConfig:
         "latent_norm_eps": 1e-6,
     }
     return ModelConfig(**(base | changes))
+
+
+def built(config: ModelConfig, weights: Weights, dtype: torch.dtype = torch.float64) -> Longcat:
+    """Our model with these weights, every one of them loaded by name."""
+    model = Longcat(config).to(dtype)
+    model.load_state_dict(weights)
+    return model
 
 
 def twin(config: ModelConfig, weights: Weights, dtype: torch.dtype = torch.float32) -> LongcatFlashForCausalLM:
