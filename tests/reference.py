@@ -334,16 +334,14 @@ def uses_pages(config: ModelConfig, owner: int, visible: int) -> bool:
 
 
 def best_pages(config: ModelConfig, index: Index, t: int) -> set[int]:
-    """Pages of keys whose block means score best for query t. A block's mean is over the keys visible to t."""
+    """Pages whose block means score best for query t. The page that t sees in part is not ranked: the window has it."""
     sparse = config.sparse
     ranked = []
-    for page in range(t // sparse.page_size + 1):
+    for page in range((t + 1) // sparse.page_size):
         score = 0.0
         for start in range(page * sparse.page_size, (page + 1) * sparse.page_size, sparse.page_block):
-            block = index.k[start : min(start + sparse.page_block, t + 1)]
-            if len(block):
-                mean = block.mean(0)
-                score += float(sum(index.w[t, j] * (index.q[j, t] @ mean).clamp(min=0) for j in range(sparse.heads)))
+            mean = index.k[start : start + sparse.page_block].mean(0)
+            score += float(sum(index.w[t, j] * (index.q[j, t] @ mean).clamp(min=0) for j in range(sparse.heads)))
         ranked.append((-score, page))
     return {page for _, page in sorted(ranked)[: sparse.page_topk]}
 
