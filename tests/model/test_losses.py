@@ -11,7 +11,7 @@ from torch import Tensor
 
 from homegrown.config import LossConfig, ModelConfig
 from homegrown.model import Longcat
-from homegrown.train.losses import LossPlan, Losses, balance_loss, compute_losses, plan_losses
+from homegrown.train.losses import Losses, LossPlan, balance_loss, compute_losses, plan_losses
 from tests import reference
 from tests.model.small import batch, small
 from tests.model.twin import built, tiny
