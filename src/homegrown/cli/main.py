@@ -52,7 +52,11 @@ COMMANDS: Commands = {
             "turn text into token shards that training reads, with a held-out part and a fingerprint",
         ),
         Command("train", "homegrown.cli.train", "pretrain a model as a TOML file and flags say; resumes by itself"),
-        Command("report", "homegrown.cli.report", "REPORT"),
+        Command(
+            "report",
+            "homegrown.cli.report",
+            "draw the page of a run: plots, samples, compute per token, speed, energy, record",
+        ),
     ],
     "models": [
         Command(

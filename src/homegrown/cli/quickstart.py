@@ -58,8 +58,8 @@ def run(argv: list[str]) -> int:
     for note in story.notes:
         console.print(note)
     finished = pretrain(story.config, console, times=story.times)
-    if finished.outcome.signal is not None:
-        return 128 + finished.outcome.signal
+    if finished.outcome.signal is not None or finished.score is None:
+        return 128 + (finished.outcome.signal or 0)
     out = arguments.out
     print(f"""
 held-out: {finished.score.bits_per_byte:.3f} bits per byte
