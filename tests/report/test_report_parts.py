@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 
 import numpy as np
@@ -16,7 +17,7 @@ from homegrown.report import numbers
 from homegrown.report.colour import DARK, LEVELS, LIGHT, Scale, contrast, level
 from homegrown.report.heat import OVER, UNDER, tint
 from homegrown.report.series import smooth, spread, thin
-from homegrown.report.svg import INK, NARROW, SERIES, draw, round_numbers
+from homegrown.report.svg import INK, NARROW, SERIES, draw, plain_ticks, round_numbers
 from homegrown.report.text import visible
 
 
@@ -163,6 +164,17 @@ def test_drawings_are_small_themed_and_deterministic() -> None:
     assert "#0102" not in drawing
     assert not any(word in drawing for word in ("http", "metadata", "<style", "font-family", "DejaVu", "Matplotlib"))
     assert len(drawing) < 10_000
+
+
+def test_neighbouring_ticks_are_told_apart() -> None:
+    def paint(_: Figure, axes: Axes) -> None:
+        axes.plot([1, 2], [0.0020001, 0.0020062])
+        plain_ticks(axes.yaxis)
+
+    labels = re.findall(r"text-anchor: end[^>]*>([^<]+)", draw("ticks", paint, NARROW, "close values"))
+    assert len(labels) > 2
+    assert len(set(labels)) == len(labels)
+    assert all(label.startswith("0.00200") or label == "0.002" for label in labels)
 
 
 def test_drawing_leaves_matplotlib_as_it_was() -> None:

@@ -209,6 +209,20 @@ def test_numbers_that_are_none_do_not_break_the_page(tmp_path: Path) -> None:
     assert missing(page, "tokens") == ["Not recorded: compute per token."]
 
 
+def test_a_term_measured_once_is_a_point(tmp_path: Path) -> None:
+    with MetricsWriter(tmp_path / "metrics.jsonl") as metrics:
+        for step in range(1, 13):
+            metrics.write(
+                "train", step=step, elapsed_s=step * 0.5, tokens_per_s=9.0, indexer_loss=0.5 if step == 9 else None
+            )
+    page = report(tmp_path)
+    lone, speed = page.one("section", id="loss").one("svg"), page.one("section", id="throughput").one("svg")
+    dots = [use for use in lone.all("use") if "var(--series-1)" in (use.attrs.get("style") or "")]
+    assert len(dots) == 1
+    assert "0.5 at step 9, 0.5 at step 9" in (lone.attrs["aria-label"] or "")
+    assert speed.raw().count("seconds") == 1
+
+
 def test_all_tokens_alike_have_one_colour(tmp_path: Path) -> None:
     tokens = [["a", 4.0, 2e6], [" b", 4.0, 2e6]]
     (tmp_path / "analysis.json").write_text(json.dumps({"token_compute": {"tokens": tokens}}))

@@ -18,6 +18,8 @@ from homegrown.report.text import short
 _POINTS = 400
 """Points of a line; more than the pixels of a narrow figure would show."""
 _SMALL = (460, 220)
+_CLOCKS = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+"""Seconds of a unit of time, and its name; the largest is used of which the run lasted three."""
 _MARKED = 50
 """Skipped steps that get a line of their own."""
 _HEALTHY = 0.1
@@ -41,6 +43,7 @@ def bits_per_byte(run: Run) -> Plot | None:
     if not np.isfinite(train).any() and not np.isfinite(held).any():
         return None
     window = _window(len(train))
+    mean = f"mean of {window} neighbouring steps, over the range of the single steps"
 
     def paint(_: Figure, axes: Axes) -> None:
         if np.isfinite(train).any():
@@ -49,8 +52,8 @@ def bits_per_byte(run: Run) -> Plot | None:
         axes.plot(held_steps, held, "o-", color=SERIES[1], label="held out", markersize=5, linewidth=1.2)
         _compressors(axes, run.analysis.baselines)
         _scale(axes, np.concatenate([train, held, np.array([*run.analysis.baselines.values()])]))
-        _dress(axes, "step")
-        axes.legend(loc="upper right")
+        _dress(axes, "step", np.concatenate([steps, held_steps]))
+        axes.legend(loc="best")
 
     return plot(
         "bpb",
@@ -58,7 +61,7 @@ def bits_per_byte(run: Run) -> Plot | None:
         title="Bits per byte",
         summary=_told("Training bits per byte", steps, train, "step")
         + _told(" Held-out bits per byte", held_steps, held, "step"),
-        caption=f"Lower is better. Training: mean of {window} neighbouring steps, over the range of the single steps.",
+        caption=f"Lower is better. Training: {mean if window > 1 else 'single steps'}.",
         size=(460, 330),
         wide=WIDE,
     )
@@ -197,7 +200,7 @@ def _over_steps(
             extra(axes)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="best")
-        _dress(axes, "step")
+        _dress(axes, "step", steps)
 
     return plot(name, paint, title=title, summary=_told(title, steps, values, "step"), caption=unit, size=_SMALL)
 
@@ -205,17 +208,19 @@ def _over_steps(
 def _over_time(
     run: Run, key: str, name: str, title: str, unit: str, *, raw: bool = False, scale: float = 1.0
 ) -> Plot | None:
-    """A small plot of `key` times `scale`, from zero, over the minutes since the start; None if it has no number."""
-    minutes, values = column(run.train, "elapsed_s") / 60, column(run.train, key) * scale
-    if not np.isfinite(values + minutes).any():
+    """A small plot of `key` times `scale`, from zero, over the time since the start; None if it has no number."""
+    seconds, values = column(run.train, "elapsed_s"), column(run.train, key) * scale
+    if not np.isfinite(values + seconds).any():
         return None
+    length, clock = next((size, word) for size, word in _CLOCKS if np.nanmax(seconds) >= 3 * size or size == 1)
+    times = seconds / length
 
     def paint(_: Figure, axes: Axes) -> None:
-        _curve(axes, minutes, values, raw)
+        _curve(axes, times, values, raw)
         axes.set_ylim(bottom=0)
-        _dress(axes, "minutes")
+        _dress(axes, clock, times)
 
-    return plot(name, paint, title=title, summary=_told(title, minutes, values, "minute"), caption=unit, size=_SMALL)
+    return plot(name, paint, title=title, summary=_told(title, times, values, clock), caption=unit, size=_SMALL)
 
 
 def _curve(axes: Axes, x: Array, y: Array, raw: bool) -> None:
@@ -233,12 +238,15 @@ def _window(number: int) -> int:
 
 def _line(axes: Axes, x: Array, y: Array, label: str, colour: str) -> None:
     x, mean, _, _ = thin(x, y, _POINTS)
-    axes.plot(x, mean, color=colour, label=label or None)
+    dots = "o" if len(x) < 3 else ""  # a line through one point shows nothing
+    axes.plot(x, mean, color=colour, label=label or None, marker=dots, markersize=5)
 
 
 def _band(axes: Axes, x: Array, y: Array) -> None:
     """The range of the single entries, faint, behind the smoothed line."""
     x, _, low, high = thin(x, y, _POINTS // 2)
+    if len(x) < 3:
+        return
     axes.fill_between(x, low, high, color=SERIES[0], alpha=0.2, linewidth=0)
 
 
@@ -265,9 +273,11 @@ def _scale(axes: Axes, values: Array) -> None:
         axes.set_yscale("log")
 
 
-def _dress(axes: Axes, across: str) -> None:
+def _dress(axes: Axes, across: str, x: Array) -> None:
+    """Name the axes' ticks; x runs from the start of the run to its last entry in every plot."""
+    end = float(np.nanmax(x)) or 1.0
+    axes.set_xlim(-0.02 * end, 1.02 * end)
     axes.set_xlabel(across)
-    axes.margins(x=0.02)
     plain_ticks(axes.xaxis, whole=across == "step")
     plain_ticks(axes.yaxis, 5)
 

@@ -12,17 +12,18 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, Formatter, MaxNLocator, NullFormatter
 
 from homegrown.report.numbers import quantity
 
@@ -132,12 +133,25 @@ def draw(name: str, paint: Painter, size: tuple[float, float], summary: str) -> 
 
 def plain_ticks(axis: Axis, most: int = 6, *, whole: bool = False) -> None:
     """Ticks labelled as quantities (20 k, 0.5), on linear and logarithmic axes alike."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value).replace("-", "−")))
+    axis.set_major_formatter(_Quantities())
     axis.set_minor_formatter(NullFormatter())
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole))
     else:
         axis.set_major_locator(FixedLocator(round_numbers(*axis.get_view_interval(), most=most)))
+
+
+class _Quantities(Formatter):
+    """Labels ticks with as many digits as tell neighbours apart."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return self.format_ticks([x])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        steps = np.diff(np.sort(values))
+        apart = np.abs(values).max() / steps.min() if len(steps) and steps.min() > 0 else 1.0
+        digits = max(3, math.ceil(math.log10(max(apart, 1.0))) + 1)
+        return [quantity(value, digits=digits).replace("-", "−") for value in values]
 
 
 def round_numbers(low: float, high: float, most: int) -> list[float]:

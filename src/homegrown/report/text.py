@@ -82,7 +82,7 @@ def coloured(compute: TokenCompute) -> ColouredText | None:
         )
         for text, real, active in entries[:MAX_TOKENS]
     ]
-    ranked = _ranked(entries)
+    most, least = _extremes(entries)
     return ColouredText(
         title=visible(compute.title),
         tokens=tokens,
@@ -92,20 +92,29 @@ def coloured(compute: TokenCompute) -> ColouredText | None:
         summary=f"A token gets {quantity(float(values.mean()))} real experts on average, from "
         f"{fixed(float(values.min()), 1)} to {fixed(float(values.max()), 1)}: {parameters(min(actives))} to "
         f"{parameters(max(actives))} active parameters.",
-        most=ranked[::-1][:_EXTREMES],
-        least=ranked[:_EXTREMES],
+        most=most,
+        least=least,
     )
 
 
-def _ranked(entries: list[tuple[str, float, float]]) -> list[tuple[str, str, str]]:
-    """Distinct tokens by their mean compute, least first; those seen twice or more if there are enough of them."""
+def _extremes(entries: list[tuple[str, float, float]]) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """The distinct tokens that get most and least on average, as rows; ties go to the frequent.
+
+    Only tokens seen twice or more count if there are enough of them.
+    """
     seen: dict[str, list[float]] = defaultdict(list)
     for text, real, _ in entries:
         seen[text].append(real)
     often = {text: values for text, values in seen.items() if len(values) > 1}
     chosen = often if len(often) >= 2 * _EXTREMES else seen
-    means = sorted((sum(values) / len(values), text, len(values)) for text, values in chosen.items())
-    return [(_spelled(text), fixed(mean, 1), count(times)) for mean, text, times in means]
+    means = [(sum(values) / len(values), len(values), text) for text, values in chosen.items()]
+    most = sorted(means, key=lambda token: (-token[0], -token[1], token[2]))
+    least = sorted(means, key=lambda token: (token[0], -token[1], token[2]))
+    return _rows(most), _rows(least)
+
+
+def _rows(tokens: list[tuple[float, int, str]]) -> list[tuple[str, str, str]]:
+    return [(_spelled(text), fixed(mean, 1), count(times)) for mean, times, text in tokens[:_EXTREMES]]
 
 
 def _spelled(text: str) -> str:
