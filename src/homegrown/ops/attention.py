@@ -189,9 +189,7 @@ def lay_out(q_BShD: Tensor, kv_BThNV: Tensor, rope_key_BTR: Tensor) -> tuple[Ten
     return q, key.view(batch * heads, keys, width), value
 
 
-def _probs(
-    q: Tensor, key: Tensor, span: Span, scale: float, selected: Tensor | None, start: int, stop: int
-) -> Tensor:
+def _probs(q: Tensor, key: Tensor, span: Span, scale: float, selected: Tensor | None, start: int, stop: int) -> Tensor:
     """softmax over the keys that queries start..stop reach: [B·h, C, high − low]."""
     low, high = span.bounds(start, stop)
     query = q[:, start:stop]
