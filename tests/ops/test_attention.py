@@ -5,6 +5,7 @@ import torch
 
 from homegrown import ops
 from homegrown.ops import Span
+
 from .compare import TOLERANCE, check, relative, run, worst
 
 # The package offers the op under the module's name; these tests turn the module's own knobs.

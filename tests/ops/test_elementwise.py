@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from homegrown import ops
+
 from .compare import TOLERANCE, check, relative
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from homegrown import ops
+
 from .compare import TOLERANCE, check, run, worst
 
 TOKENS, CHOICES, EXPERTS, ZERO, HIDDEN, WIDTH = 41, 3, 5, 3, 16, 8

@@ -6,6 +6,7 @@ import torch
 from homegrown import ops
 from homegrown.config import SparseConfig
 from homegrown.ops import Span
+
 from .compare import relative
 from .test_attention import LENGTH, causal, choose, keys, later, packed, queries
 
