@@ -7,7 +7,7 @@ from homegrown import ops
 from homegrown.config import SparseConfig
 from homegrown.ops import Span
 
-from .compare import relative
+from .compare import TOLERANCE, relative
 from .test_attention import LENGTH, causal, choose, keys, later, packed, queries
 
 module = importlib.import_module("homegrown.ops.attention")
@@ -36,12 +36,10 @@ def plain_scores(q, key, weight):
     return scores
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5), (torch.bfloat16, 4e-2)]
-)
-def test_index_scores(dtype, tolerance):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_index_scores(dtype):
     rounded = [item.to(dtype) for item in index_of(causal())]
-    assert relative(ops.index_scores(*rounded), plain_scores(*(item.double() for item in rounded))) < tolerance
+    assert relative(ops.index_scores(*rounded), plain_scores(*(item.double() for item in rounded))) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("span", [causal, packed, later])
