@@ -10,8 +10,8 @@ from torch import Tensor
 
 from homegrown.ops.registry import Op
 
-# Shape suffixes: N tokens, K choices per token, E experts, H hidden, F expert width, R (token, expert) pairs and
-# a spare.
+# Shape suffixes: N tokens, K choices per token, E experts, H hidden, F expert width,
+# R (token, expert) pairs and a spare one.
 
 
 def _experts(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor) -> Tensor:
