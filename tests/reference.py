@@ -223,16 +223,17 @@ def softmax_scale(config: ModelConfig) -> float:
 
 
 def rotate(x: Tensor, config: ModelConfig, interleaved: bool = True) -> Tensor:
-    """Rotate row s of `x` [S, dr] to position s."""
-    S, dim = x.shape
-    lanes: list[Tensor] = [x[:, 0]] * dim
-    for i, inv in enumerate(inverse_frequencies(config.rope, dim)):
-        first, second = (2 * i, 2 * i + 1) if interleaved else (i, i + dim // 2)
-        angles = torch.arange(S, dtype=x.dtype) * inv
-        cos, sin = table_gain(config.rope) * torch.cos(angles), table_gain(config.rope) * torch.sin(angles)
-        lanes[first] = x[:, first] * cos - x[:, second] * sin
-        lanes[second] = x[:, second] * cos + x[:, first] * sin
-    return torch.stack(lanes, -1)
+    """Rotate rows `x` [..., S, dr] to positions 0 to S - 1: pair i by the angle position · inv_i."""
+    S, dim = x.shape[-2:]
+    inverse = torch.tensor(inverse_frequencies(config.rope, dim), dtype=x.dtype)
+    angles = torch.arange(S, dtype=x.dtype)[:, None] * inverse
+    cos, sin = table_gain(config.rope) * torch.cos(angles), table_gain(config.rope) * torch.sin(angles)
+    lanes = torch.arange(dim)
+    firsts, seconds = (lanes[0::2], lanes[1::2]) if interleaved else (lanes[: dim // 2], lanes[dim // 2 :])
+    rotated = torch.empty_like(x)
+    rotated[..., firsts] = x[..., firsts] * cos - x[..., seconds] * sin
+    rotated[..., seconds] = x[..., seconds] * cos + x[..., firsts] * sin
+    return rotated
 
 
 # --- attention ------------------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def index(weights: Weights, config: ModelConfig, here: str, x: Tensor) -> Index:
     x = x.detach()
 
     def partly_rotated(rows: Tensor) -> Tensor:
-        return torch.cat([rotate(rows[:, :dr], config, sparse.rope_interleaved), rows[:, dr:]], -1)
+        return torch.cat([rotate(rows[..., :dr], config, sparse.rope_interleaved), rows[..., dr:]], -1)
 
     q = qlat @ weights[f"{here}.indexer.wq_b.weight"].T
     k = x @ weights[f"{here}.indexer.wk.weight"].T
@@ -307,8 +308,8 @@ def index(weights: Weights, config: ModelConfig, here: str, x: Tensor) -> Index:
     w = x @ weights[f"{here}.indexer.weights_proj.weight"].T
     if sparse.scale_scores:
         w = w * sparse.heads**-0.5 * sparse.head_dim**-0.5
-    heads = [q[:, j * sparse.head_dim : (j + 1) * sparse.head_dim] for j in range(sparse.heads)]
-    return Index(q=torch.stack([partly_rotated(head) for head in heads]), k=partly_rotated(k), w=w)
+    heads = torch.stack(q.split(sparse.head_dim, dim=-1))
+    return Index(q=partly_rotated(heads), k=partly_rotated(k), w=w)
 
 
 def select(config: ModelConfig, index: Index, owner: int) -> Tensor:
@@ -592,16 +593,13 @@ def indexer_kl(group: Group) -> Tensor:
 
     p_t: core attention probabilities summed over heads and renormalised, detached. A later MTP step has fewer rows.
     """
-    scores = group.index.scores()
-    rows = []
-    for t in range(len(scores)):
-        keys = group.allowed[t].nonzero()[:, 0]
-        log_q = torch.log_softmax(scores[t, keys], -1)
-        total = torch.zeros((), dtype=scores.dtype)
-        for probs in group.probs:
-            if t < probs.shape[1]:
-                p = probs[:, t, keys].detach().sum(0)
-                p = p / p.sum()
-                total = total + torch.special.xlogy(p, p).sum() - (p * log_q).sum()
-        rows.append(total)
-    return torch.stack(rows)
+    scores = group.index.scores().masked_fill(~group.allowed, -math.inf)
+    log_q = torch.log_softmax(scores, -1).masked_fill(~group.allowed, 0.0)
+    total = torch.zeros(len(scores), dtype=scores.dtype)
+    for probs in group.probs:
+        rows = probs.shape[1]
+        p = probs.detach().sum(0)
+        p = p / p.sum(-1, keepdim=True)
+        kl = (torch.special.xlogy(p, p) - p * log_q[:rows, :rows]).sum(-1)
+        total = total + torch.cat([kl, torch.zeros(len(scores) - rows, dtype=kl.dtype)])
+    return total
