@@ -83,12 +83,9 @@ CASES: dict[str, ModelConfig] = {
 }
 
 
-PRE_NORM = pytest.mark.xfail(strict=True, reason="compute_losses hands the first step the normed trunk output")
-
-
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("packed", [False, True], ids=["whole rows", "packed"])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=PRE_NORM) if "draft chains" in n else n for n in CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_terms_and_gradients(name: str, packed: bool) -> None:
     """Each term, and the gradient of their weighted sum in every weight.
 

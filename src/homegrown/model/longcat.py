@@ -115,7 +115,13 @@ class Longcat(nn.Module):
         """Word rows fused with n-gram rows: [B, S, H]."""
         history = context.with_history(tokens)
         words = self.embed_tokens(tokens)
-        return words if self.ngram_embeddings is None else self.ngram_embeddings(words, history)
+        if self.ngram_embeddings is None:
+            return words
+        return self.ngram_embeddings(words, history, context.span.positions)
+
+    def draft_start(self, trunk: Trunk) -> Tensor:
+        """What the first draft step continues from: the trunk's state after or before its norm, as configured."""
+        return trunk.output if self.config.mtp.chain == "post_norm" else trunk.hidden
 
     def routers(self) -> list[Router]:
         """The layers' routers, in order."""
@@ -125,20 +131,31 @@ class Longcat(nn.Module):
         """Unembed final states: [..., H] -> [..., V]."""
         return self.lm_head(output)
 
-    def draft(self, tokens: Tensor, previous: Tensor, context: Context, selection: Selection | None = None) -> Draft:
+    def draft(
+        self,
+        tokens: Tensor,
+        previous: Tensor,
+        context: Context,
+        selection: Selection | None = None,
+        earlier: Tensor | None = None,
+    ) -> Draft:
         """One step of the draft head, at every position.
 
         Args:
             tokens: int64 [B, S], at each position the token one place further than `previous` has seen.
-            previous: [B, S, H], the trunk's output (first step) or the last draft's `chained`.
+            previous: [B, S, H], `draft_start` of the trunk (first step) or the last draft's `chained`.
             context: where the draft block's keys live.
             selection: the first step's selection, for later steps.
+            earlier: int64 [B, P], the tokens just before `tokens`; only n-gram hashing (`mtp.use_ngram`) reads them.
         """
         if self.mtp is None:
             raise ValueError("this model has no draft head (model.mtp.layers = 0)")
         embedded = self.embed_tokens(tokens)
         if self.config.mtp.use_ngram and self.ngram_embeddings is not None:
-            embedded = self.ngram_embeddings(embedded, tokens)
+            ahead = 0 if earlier is None else earlier.shape[1]
+            history = tokens if earlier is None else torch.cat((earlier, tokens), dim=1)
+            # A drafted token stands `ahead` places behind the position whose state it continues.
+            embedded = self.ngram_embeddings(embedded, history, context.span.positions + ahead)
         return self.mtp(embedded, previous, context, selection)
 
 

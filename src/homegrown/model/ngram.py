@@ -20,7 +20,7 @@ def table_sizes(config: NgramConfig, vocab: int) -> list[int]:
     return [base + 2 * table + 1 for table in range(config.tables)]
 
 
-def ngram_ids(tokens: Tensor, config: NgramConfig, vocab: int, eos: int) -> Tensor:
+def ngram_ids(tokens: Tensor, config: NgramConfig, vocab: int, eos: int, earlier: Tensor | None = None) -> Tensor:
     """Row of each hash table for each position (section 2 eq. 2).
 
     Table t = (g − 2) · splits + j hashes the last g tokens:
@@ -32,6 +32,8 @@ def ngram_ids(tokens: Tensor, config: NgramConfig, vocab: int, eos: int) -> Tens
         config: orders, splits and sizes.
         vocab: V, the hash base.
         eos: the token that ends a document.
+        earlier: int64 [B, S], how many tokens before each one belong to its document; `None` leaves boundaries to
+            `eos` and the start.
 
     Returns:
         int64 [B, S, T], each in [0, M_t).
@@ -44,6 +46,8 @@ def ngram_ids(tokens: Tensor, config: NgramConfig, vocab: int, eos: int) -> Tens
     for back in range(1, config.order):
         older = F.pad(tokens, (back, 0), value=-1)[:, : tokens.shape[1]]
         alive = alive & (older >= 0)
+        if earlier is not None:
+            alive = alive & (earlier >= back)
         if config.stop_at_eos:
             alive = alive & (older != eos)
         power = power * (vocab % sizes) % sizes
@@ -70,17 +74,19 @@ class NgramEmbedding(nn.Module):
         self.offsets = [sum(sizes[:table]) for table in range(ngram.tables)]
         self.lookup: Lookup = local_lookup
 
-    def forward(self, words: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, words: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
         """Fuse the words' rows with the tables' rows.
 
         Args:
             words: [B, S, H] rows of the word embedding.
             tokens: int64 [B, P + S]: the tokens, after P earlier ones (negative where there are none).
+            positions: int64 [B, S]: the place of each of the S tokens in its document.
 
         Returns:
             [B, S, H]: (word + Σ_t P_t E_t[id_t]) / (1 + T), or word + Σ_t P_t E_t[id_t] / (1 + T) (`residual`).
         """
-        ids = ngram_ids(tokens, self.config, self.vocab, self.eos)[:, -words.shape[1] :]
+        earlier = F.pad(positions, (tokens.shape[1] - positions.shape[1], 0))
+        ids = ngram_ids(tokens, self.config, self.vocab, self.eos, earlier)[:, -words.shape[1] :]
         rows = self.lookup(self.table, ids + torch.tensor(self.offsets, device=ids.device))
         terms = 1 + self.config.tables
         if self.config.accumulate == "sequential":

@@ -113,10 +113,10 @@ def compute_losses(model: Longcat, tokens: Tensor, first: Tensor, plan: LossPlan
     index_losses = list(trunk.index_losses)
 
     mtp = torch.zeros_like(lm)
-    chained, selection = trunk.output, None
+    chained, selection = model.draft_start(trunk), None
     for ahead, targets in enumerate(plan.draft_targets):
         following = shifted(tokens, ahead + 1, model.config.eos_token_id)[:, : inputs.shape[1]]
-        draft = model.draft(following, chained, context, selection)
+        draft = model.draft(following, chained, context, selection, earlier=tokens[:, : ahead + 1])
         chained, selection = draft.chained, draft.selection
         index_losses.extend(draft.index_losses)
         mtp = mtp + _cross_entropy(model, draft.output, tokens, first, ahead + 2) / targets
