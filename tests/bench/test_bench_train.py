@@ -139,6 +139,20 @@ def test_what_is_shown(full_run):
     assert "same function: loss" in text
 
 
+def test_a_disturbed_run_says_so(full_run):
+    _, record, _ = full_run
+
+    def with_share(share):
+        entries = []
+        for entry in record.entries:
+            got = [second * record.origin.threads * share for second in entry.seconds.values]
+            entries.append(replace(entry, processor_seconds=Spread.of(got)))
+        return summary(replace(record, entries=entries))
+
+    assert "this process got 50% of the processor time" in with_share(0.5)
+    assert "disturbed" not in with_share(0.97)
+
+
 def test_without_a_peer():
     plan = TrainPlan(shape=MICRO, repetitions=1, warmup=0, peer=False, optimizer="muon")
     labels = []

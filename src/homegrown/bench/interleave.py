@@ -22,19 +22,22 @@ class Stopwatch:
     Attributes:
         device: waited for before and after each stretch.
         seconds: per name, every measurement in the order taken.
+        processor_seconds: the processor time this process got meanwhile, all threads together.
     """
 
     device: torch.device
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
         """Time the block and add it under `name`."""
         devices.synchronize(self.device)
-        start = time.perf_counter()
+        start, processor_start = time.perf_counter(), time.process_time()
         yield
         devices.synchronize(self.device)
         self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+        self.processor_seconds.setdefault(name, []).append(time.process_time() - processor_start)
 
 
 def interleave(

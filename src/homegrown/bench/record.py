@@ -79,6 +79,9 @@ class Entry:
     """Of the first step, in nats a token."""
     seconds: Spread
     """Forward and backward of one step."""
+    processor_seconds: Spread
+    """Processor time the process got for it, all threads together. On a CPU, much less than seconds times threads means
+    that others used the machine."""
     tokens_per_s: float
     achieved_flops: float
     """Model FLOPs a second."""

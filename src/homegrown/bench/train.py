@@ -300,6 +300,7 @@ def _real_experts(model: Longcat, tokens: Tensor) -> float:
 @dataclass(frozen=True)
 class _Measured:
     seconds: dict[str, list[float]]
+    processor_seconds: dict[str, list[float]]
     losses: dict[str, float]
     peaks: dict[str, Spread]
     order: Sequence[str]
@@ -330,8 +331,17 @@ def _measure(
     for dtype in (torch.float32, torch.bfloat16):
         work[f"peak {_name(dtype)}"] = partial(peak, dtype)
     order = interleave(work, plan.warmup, plan.repetitions, tick)
-    kept = {name: values[plan.warmup :] for name, values in watch.seconds.items()}
-    return _Measured(kept, losses, {name: Spread.of(values[plan.warmup :]) for name, values in peaks.items()}, order)
+
+    def measured(taken: dict[str, list[float]]) -> dict[str, list[float]]:
+        return {name: values[plan.warmup :] for name, values in taken.items()}
+
+    return _Measured(
+        seconds=measured(watch.seconds),
+        processor_seconds=measured(watch.processor_seconds),
+        losses=losses,
+        peaks={name: Spread.of(values) for name, values in measured(peaks).items()},
+        order=order,
+    )
 
 
 def _optimizer_of(contestant: Contestant) -> str:
@@ -348,6 +358,7 @@ def _entry(contestant: Contestant, plan: TrainPlan, measured: _Measured, flops: 
         peak_dtype=_name(contestant.peak_dtype),
         loss=measured.losses[contestant.label],
         seconds=seconds,
+        processor_seconds=Spread.of(measured.processor_seconds[contestant.label]),
         tokens_per_s=plan.shape.tokens / seconds.median,
         achieved_flops=flops / seconds.median,
         peak_share=flops / seconds.median / peak,
