@@ -57,6 +57,11 @@ COMMANDS: Commands = {
             "homegrown.cli.report",
             "draw the page of a run: plots, samples, compute per token, speed, energy, record",
         ),
+        Command(
+            "bench",
+            "homegrown.cli.bench",
+            "measure a training step against this machine's limits and against transformers",
+        ),
     ],
     "models": [
         Command(

@@ -1,0 +1,135 @@
+"""`homegrown bench`: measurements against this machine's limits and against peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from homegrown.config import UsageError
+
+SUMMARY = "measure a training step against this machine's limits and against transformers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBench:
+    """Measure one training step (forward and backward of the next-token loss) of a LongCat-Flash model: Homegrown in
+    float32 and bfloat16, `transformers` with the same weights in each of its modes, and the matrix-multiply peak of the
+    machine, turn by turn in one run. Both must agree on loss and gradient first, or nothing is measured.
+
+    Ends with a table on the screen and a JSON file that holds every measurement."""
+
+    shape: Literal["quickstart", "tiny", "small"] = "tiny"
+    """Model and batch: `quickstart` (the quickstart's model without n-gram tables, sparse attention and draft head,
+    8 x 512 tokens), `tiny` (68M parameters, 21M active, 4 x 512), `small` (355M parameters, 132M active, 2 x 512)."""
+    batch: int = 0
+    """Sequences a step; 0 takes the shape's."""
+    seq_len: int = 0
+    """Tokens a sequence; 0 takes the shape's."""
+    repetitions: int = 5
+    """Measured rounds; in each, everything has one turn."""
+    warmup: int = 2
+    """Rounds before them that do not count."""
+    peer: bool = True
+    """Measure `transformers` too."""
+    compiled: bool = False
+    """Measure its compiled modes too; compiling takes a minute or more each."""
+    optimizer: Literal["none", "adamw", "muon"] = "none"
+    """Also time an optimizer step, reported apart: AdamW on both sides, or Muon on ours."""
+    threads: int = 0
+    """CPU threads; 0 takes all usable cores."""
+    device: str = "auto"
+    """`auto` takes the accelerator PyTorch finds, else the CPU."""
+    seed: int = 0
+    """Seeds weights and tokens."""
+    out: Path | None = None
+    """The JSON file; by default a dated one in `benchmarks/`."""
+
+
+def run(argv: list[str]) -> int:
+    """Hand over to a benchmark."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    name, *rest = argv
+    if name not in BENCHMARKS:
+        raise UsageError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name].run(rest)
+
+
+def train(argv: list[str]) -> int:
+    """`homegrown bench train`."""
+    from homegrown.cli.common import console, parse
+
+    arguments = parse(TrainBench, argv, "bench train")
+    if arguments.repetitions < 1 or arguments.warmup < 0:
+        raise UsageError(
+            f"{arguments.repetitions} repetitions after {arguments.warmup} rounds of warm-up: at least one repetition "
+            "is needed, and no fewer than zero rounds"
+        )
+    from homegrown import device as devices
+    from homegrown.bench import TrainPlan, run_train
+    from homegrown.bench.record import default_path, write
+    from homegrown.bench.shapes import shape
+    from homegrown.bench.show import summary, table
+    from homegrown.bench.train import turns
+
+    plan = TrainPlan(
+        shape=shape(arguments.shape, arguments.batch, arguments.seq_len),
+        repetitions=arguments.repetitions,
+        warmup=arguments.warmup,
+        peer=arguments.peer,
+        compiled=arguments.compiled,
+        optimizer=arguments.optimizer,
+        seed=arguments.seed,
+    )
+    keeps_memory = devices.keep_host_memory()
+    devices.set_threads(arguments.threads)
+    with _bar(turns(plan)) as tick:
+        record = run_train(plan, devices.pick(arguments.device), ["bench", "train", *argv], tick, keeps_memory)
+    out = arguments.out or default_path("train", plan.shape.name)
+    write(record, out)
+    console.print(table(record))
+    print(f"{summary(record)}\nrecord: {out}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: what runs it, and one line about it."""
+
+    run: Callable[[list[str]], int]
+    summary: str
+
+
+BENCHMARKS = {
+    "train": Benchmark(train, "one training step against the matrix-multiply peak, and against transformers"),
+}
+"""Benchmarks by name."""
+
+
+def _help() -> str:
+    width = max(map(len, BENCHMARKS))
+    lines = ["usage: homegrown bench BENCHMARK [ARGUMENTS]", "", "Measure this machine and what runs on it.", ""]
+    lines += [f"  {name:<{width}}  {benchmark.summary}" for name, benchmark in BENCHMARKS.items()]
+    return "\n".join([*lines, "", "`homegrown bench BENCHMARK --help` explains one."])
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar that moves on and names what runs next whenever the yielded function is called."""
+    from homegrown.cli.common import console
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def tick(label: str) -> None:
+            started = progress.tasks[task].description != ""
+            progress.update(task, description=label, advance=1 if started else 0)
+
+        yield tick
