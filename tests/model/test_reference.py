@@ -177,6 +177,12 @@ def test_cached_chunks(name: str, chunks: list[int]) -> None:
     )
 
 
+def test_positions_restart_in_every_document() -> None:
+    """Attention depends on distances only, so logits cannot show it; long rows of documents would lose precision."""
+    first = torch.tensor([[0, 0, 2, 2, 2, 5]])
+    assert ops.Span.packed(first).positions.tolist() == [[0, 1, 0, 1, 2, 0]]
+
+
 # --- selection alone ------------------------------------------------------------------------------------------------
 
 
