@@ -24,8 +24,10 @@ class HealthMonitor:
         self._balance = torch.zeros(shape, device=device)
 
     def watch(self, routing: tuple[Routing, ...]) -> None:
-        """Listen to the gates of a micro-batch, before its backward pass."""
+        """Listen to the gates of a micro-batch, before its backward pass; frozen routers feel no pull and are 0."""
         for layer, decided in enumerate(routing):
+            if not decided.gate_NK.requires_grad:
+                continue
             factors = balance_factors(decided.index_NK, self._model, self._plan)
             self._balance[layer] += factors * (self._plan.config.balance / self._plan.micro_batches)
             decided.gate_NK.register_hook(

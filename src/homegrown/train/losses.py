@@ -79,7 +79,9 @@ def plan_losses(
     progress = (step - 1) / max(1, steps - 1)
     weight = config.mtp + (config.mtp_final - config.mtp) * progress
     drafts = model.mtp.steps if model.mtp.layers and progress >= config.mtp_start and weight > 0 else 0
-    learns = model.sparse.topk > 0 and config.indexer_every > 0 and step % config.indexer_every == 0
+    # In the dense stage nothing else learns, so no step may go without the indexer's loss.
+    due = config.indexer_stage == "dense" or step % max(1, config.indexer_every) == 0
+    learns = model.sparse.topk > 0 and config.indexer_every > 0 and due
     return LossPlan(
         config=config,
         target_experts=target_experts,
