@@ -24,9 +24,9 @@ def dataset(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenData
 @pytest.fixture(autouse=True)
 def torch_settings() -> Iterator[None]:
     """A workbench sets threads and determinism for its process; tests of other rooms are to see none of it."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = filled

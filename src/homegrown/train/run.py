@@ -160,7 +160,8 @@ def open_run(config: TrainConfig) -> Run:
 
 def set_determinism(on: bool) -> None:
     """Refuse operators whose result depends on timing; leave fresh memory unfilled, since no code here reads it."""
-    torch.use_deterministic_algorithms(on)
+    # `use_deterministic_algorithms` does the same and imports PyTorch's compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error" if on else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
