@@ -28,7 +28,7 @@ def model() -> Longcat:
 def short_held(tmp_path_factory) -> TokenDataset:
     """Six documents of 9 to 437 tokens."""
     folder = tmp_path_factory.mktemp("held")
-    return tiny.write_tokens(tiny.write_corpus(folder / "corpus", documents=24, seed=7), folder / "data")
+    return tiny.write_tokens(tiny.write_corpus(folder / "corpus", documents=24, seed=7, long=8), folder / "data")
 
 
 def window_start(token: int, seq_len: int) -> int:

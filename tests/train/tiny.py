@@ -23,12 +23,12 @@ from homegrown.data import Intake, TokenDataset, open_corpus, tokenizer_for, wri
 WORDS = ("def", "return", "self", "value", "for", "in", "range", "print", "if", "else:", "x = 1", "é")
 
 
-def write_corpus(folder: Path, documents: int = 100, seed: int = 0) -> Path:
-    """Made-up source files, most of 1 to 6 lines, every eighth of 40."""
+def write_corpus(folder: Path, documents: int = 100, seed: int = 0, long: int = 40) -> Path:
+    """Made-up source files, most of 1 to 6 lines, every eighth of `long`."""
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(documents):
-        count = 40 if index % 8 == 0 else rng.randint(1, 6)
+        count = long if index % 8 == 0 else rng.randint(1, 6)
         lines = [" ".join(rng.choices(WORDS, k=rng.randint(1, 6))) for _ in range(count)]
         (folder / f"file{index:03d}.py").write_text("\n    ".join(lines) + f"\n# {index}\n", "utf-8")
     return folder
