@@ -147,7 +147,8 @@ def open_run(config: TrainConfig) -> Run:
     run.notes += [f"passed over a damaged checkpoint: {complaint}" for complaint in complaints]
     if checkpoint is not None:
         _resume(run, checkpoint)
-    run.metrics.rewind(run.step)
+    # Without a checkpoint nothing has been done, the sample of step 0 included.
+    run.metrics.rewind(-1 if checkpoint is None else run.step)
     run.ledger.append(
         "resume" if known else "start",
         step=run.step, config=to_table(config), environment=facts, data_fingerprint=bench.dataset.fingerprint,
