@@ -68,6 +68,8 @@ class HeldOut(Callback):
         config = run.config.eval
         if not config.every_steps or run.step % config.every_steps or run.step == run.config.steps:
             return
+        if not run.dataset.held.documents:
+            return
         score = evaluate(run.model, run.dataset.held, run.config.data.seq_len, max_tokens=config.max_tokens)
         record_score(run, score, final=False)
 

@@ -48,6 +48,7 @@ def save_checkpoint(root: Path, step: int, tensors: dict[str, Tensor], facts: di
     """Write a checkpoint and drop all but the newest `keep`.
 
     The directory appears under its name only when every byte is on disk; a crash at any moment leaves the older ones.
+    Checkpoints of later steps were damaged when the run resumed before them: they go too, and count for nothing.
 
     Raises:
         CheckpointError: a floating tensor is not finite.
@@ -61,11 +62,14 @@ def save_checkpoint(root: Path, step: int, tensors: dict[str, Tensor], facts: di
         target.rename(target.with_name(f".{target.name}.old.tmp"))
     with atomic_dir(target) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary / STATE)
-        manifest = {"step": step, "facts": facts, "files": {STATE: _digest(temporary / STATE)}}
+        content = {"step": step, "facts": facts, "files": {STATE: _digest(temporary / STATE)}}
+        manifest = {"content": content, "checksum": _seal(content)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     clean_up(root)
-    for old in saved_steps(root)[:-keep]:
-        shutil.rmtree(directory(root, old))
+    steps = saved_steps(root)
+    newest = [known for known in steps if known <= step][-keep:]
+    for gone in sorted(set(steps).difference(newest)):
+        shutil.rmtree(directory(root, gone))
     return target
 
 
@@ -84,15 +88,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        expected = manifest["files"][STATE]
-        found = _digest(path / STATE)
+        content = manifest["content"]
+        if _seal(content) != manifest["checksum"]:
+            raise CheckpointError(f"{path / MANIFEST}: its content does not fit its checksum")
+        found, expected = _digest(path / STATE), content["files"][STATE]
         if found != expected:
             raise CheckpointError(f"{path / STATE}: checksum {found[:12]} differs from the recorded {expected[:12]}")
-        return Checkpoint(manifest["step"], load_file(path / STATE), manifest["facts"])
+        return Checkpoint(content["step"], load_file(path / STATE), content["facts"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename}: missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged ({error})") from None
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: damaged ({error})") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path / STATE}: damaged ({error})") from None
 
 
 def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -110,6 +120,10 @@ def clean_up(root: Path) -> None:
     """Remove what a killed save left behind, and checkpoints that were replaced."""
     for leftover in root.glob(".step-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

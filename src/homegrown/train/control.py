@@ -71,6 +71,10 @@ class StepGuard:
         self._kept += keep
         return keep.to(torch.float32)
 
+    def forget(self) -> None:
+        """Begin a new range: what is trained has changed, and with it what is ordinary."""
+        self._kept.zero_()
+
     def state_dict(self) -> dict[str, Tensor]:
         """The recent range."""
         return {"history": self._history, "kept": self._kept}

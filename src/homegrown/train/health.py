@@ -22,10 +22,15 @@ class HealthMonitor:
         shape = (model.num_layers, model.n_routed_experts + model.zero_expert_num)
         self._task = torch.zeros(shape, device=device)
         self._balance = torch.zeros(shape, device=device)
+        self._gate_scale = torch.full(shape[1:], model.routed_scaling_factor, device=device)
+        if not model.scale_zero_experts:
+            self._gate_scale[model.n_routed_experts :] = 1.0
 
     def watch(self, routing: tuple[Routing, ...]) -> None:
-        """Listen to the gates of a micro-batch, before its backward pass."""
+        """Listen to the gates of a micro-batch, before its backward pass; frozen routers feel no pull and are 0."""
         for layer, decided in enumerate(routing):
+            if not decided.gate_NK.requires_grad:
+                continue
             factors = balance_factors(decided.index_NK, self._model, self._plan)
             self._balance[layer] += factors * (self._plan.config.balance / self._plan.micro_batches)
             decided.gate_NK.register_hook(
@@ -34,7 +39,7 @@ class HealthMonitor:
 
     def ratios(self) -> Tensor:
         """R_g of each layer, [layers], after the backward passes."""
-        task = self._task.norm(dim=1) * self._model.routed_scaling_factor
+        task = (self._task * self._gate_scale).norm(dim=1)
         return self._balance.norm(dim=1) / task.clamp(min=torch.finfo(task.dtype).tiny)
 
     def _add(self, layer: int, index: Tensor, grad: Tensor) -> None:

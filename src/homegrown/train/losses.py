@@ -76,10 +76,11 @@ def plan_losses(
         micro_batches: number of micro-batches.
         step, steps: where in the run this is, from 1.
     """
-    progress = (step - 1) / max(1, steps - 1)
-    weight = config.mtp + (config.mtp_final - config.mtp) * progress
-    drafts = model.mtp.steps if model.mtp.layers and progress >= config.mtp_start and weight > 0 else 0
-    learns = model.sparse.topk > 0 and config.indexer_every > 0 and step % config.indexer_every == 0
+    weight = draft_weight(config, step, steps)
+    drafts = model.mtp.steps if model.mtp.layers and weight > 0 else 0
+    # In the dense stage nothing else learns, so no step may go without the indexer's loss.
+    due = config.indexer_stage == "dense" or step % max(1, config.indexer_every) == 0
+    learns = model.sparse.topk > 0 and config.indexer_every > 0 and due
     return LossPlan(
         config=config,
         target_experts=target_experts,
@@ -89,6 +90,12 @@ def plan_losses(
         draft_targets=tuple(max(1, int(same_document(first, ahead + 2).sum())) for ahead in range(drafts)),
         micro_batches=micro_batches,
     )
+
+
+def draft_weight(config: LossConfig, step: int, steps: int) -> float:
+    """Weight of the draft head's loss at a step, from 1; zero while it does not train."""
+    progress = (step - 1) / max(1, steps - 1)
+    return config.mtp + (config.mtp_final - config.mtp) * progress if progress >= config.mtp_start else 0.0
 
 
 def same_document(first: Tensor, ahead: int) -> Tensor:

@@ -147,7 +147,8 @@ def open_run(config: TrainConfig) -> Run:
     run.notes += [f"passed over a damaged checkpoint: {complaint}" for complaint in complaints]
     if checkpoint is not None:
         _resume(run, checkpoint)
-    run.metrics.rewind(run.step)
+    # Without a checkpoint nothing has been done, the sample of step 0 included.
+    run.metrics.rewind(-1 if checkpoint is None else run.step)
     run.ledger.append(
         "resume" if known else "start",
         step=run.step, config=to_table(config), environment=facts, data_fingerprint=bench.dataset.fingerprint,
@@ -160,7 +161,8 @@ def open_run(config: TrainConfig) -> Run:
 
 def set_determinism(on: bool) -> None:
     """Refuse operators whose result depends on timing; leave fresh memory unfilled, since no code here reads it."""
-    torch.use_deterministic_algorithms(on)
+    # `use_deterministic_algorithms` does the same and imports PyTorch's compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error" if on else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -13,7 +13,7 @@ from homegrown.model import Longcat
 from homegrown.optim import Optimizer, lr_factor
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor
-from homegrown.train.losses import LossPlan, compute_losses, expert_counts, plan_losses
+from homegrown.train.losses import LossPlan, compute_losses, draft_weight, expert_counts, plan_losses
 
 TERMS = ("total", "lm", "mtp", "balance", "z", "indexer")
 
@@ -75,7 +75,10 @@ class Stepper:
             counts += torch.stack([expert_counts(layer.index_NK, config.model) for layer in losses.routing])
 
         norm = self.optimizer.grad_norm()
-        keep = self.guard.judge(terms["total"], norm)
+        if self._draft_begins(step):
+            self.guard.forget()
+        # The next-token loss alone: the other terms come and go with the step's number.
+        keep = self.guard.judge(terms["lm"], norm)
         factor = lr_factor(config.schedule, step, config.steps)
         self.optimizer.step(factor, self._clip(norm), keep)
         self.optimizer.zero_grad()
@@ -83,6 +86,11 @@ class Stepper:
         if plan.index_loss != "dense":
             self.controller.update(counts, seen, (step - 1) / max(1, config.steps - 1), keep)
         return StepResult(step, seen, terms, norm, keep, factor, counts, health.ratios(), plan)
+
+    def _draft_begins(self, step: int) -> bool:
+        """Whether the draft head trains at this step and did not at the one before."""
+        loss, steps = self.config.loss, self.config.steps
+        return step > 1 and draft_weight(loss, step, steps) > 0 and not draft_weight(loss, step - 1, steps) > 0
 
     def _clip(self, norm: Tensor) -> Tensor | None:
         limit = self.config.optim.clip_norm

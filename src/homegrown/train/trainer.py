@@ -70,6 +70,7 @@ def train(run: Run, callbacks: Sequence[Callback]) -> Outcome:
     stopped: int | None = None
     with _interrupts() as caught:
         while run.step < run.config.steps and stopped is None:
+            meter.begin()
             result = run.bench.stepper.step(run.step + 1, run.bench.batches.batch(run.step))
             run.step += 1
             measured = meter.measure(result)
@@ -89,15 +90,18 @@ class _Meter:
         self.run = run
         self.peak = run.environment["peak_flops"][dtype_name(run.bench.dtype)]
         self.load_every = max(1, run.config.steps // 100)
-        self.then = time.perf_counter()
+        self.begun = 0.0
+
+    def begin(self) -> None:
+        """A step begins: what callbacks did since the last one is not its time."""
+        self.begun = time.perf_counter()
 
     def measure(self, result: StepResult) -> Measured:
         run, model = self.run, self.run.config.model
         names = list(result.terms)
         numbers = torch.stack([*result.terms.values(), result.grad_norm, result.keep, result.health.max()]).tolist()
         terms, (norm, keep, health) = dict(zip(names, numbers, strict=False)), numbers[len(names) :]
-        now = time.perf_counter()
-        seconds, self.then = now - self.then, now
+        seconds = time.perf_counter() - self.begun
         run.elapsed += seconds
         routed = result.counts[:, : model.n_routed_experts].sum().item()
         real = routed / (result.tokens * model.num_layers)

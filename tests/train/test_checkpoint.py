@@ -1,0 +1,187 @@
+"""Checkpoints: whole or absent, verified when read, and the one before when the newest is damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from homegrown.train.checkpoint import (
+    MANIFEST,
+    STATE,
+    CheckpointError,
+    clean_up,
+    directory,
+    load_checkpoint,
+    load_newest,
+    save_checkpoint,
+    saved_steps,
+)
+
+FACTS = {"elapsed_s": 1.2345678901234567, "data_fingerprint": "ab" * 32}
+
+
+def tensors(seed: int = 0) -> dict[str, Tensor]:
+    """All dtypes and shapes that a state has, a strided one among them."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(6, 4, generator=generator)
+    return {
+        "model/weight": numbers.to(torch.bfloat16),
+        "model/bias": torch.randn(3, generator=generator),
+        "optimizer/weight/master": numbers.T,
+        "optimizer/weight/step": torch.tensor(7.0),
+        "guard/history": torch.randn(2, 5, generator=generator, dtype=torch.float64),
+        "guard/kept": torch.tensor(seed),
+    }
+
+
+def save(root: Path, step: int, keep: int = 10) -> Path:
+    return save_checkpoint(root, step, tensors(step), FACTS, keep)
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path):
+    save(tmp_path, 12)
+    loaded = load_checkpoint(directory(tmp_path, 12))
+    assert (loaded.step, loaded.facts) == (12, FACTS)
+    for name, tensor in tensors(12).items():
+        assert loaded.tensors[name].dtype == tensor.dtype
+        assert torch.equal(loaded.tensors[name], tensor), name
+    assert loaded.tensors.keys() == tensors(12).keys()
+
+
+def test_newest_is_taken_and_the_newest_few_are_kept(tmp_path):
+    assert load_newest(tmp_path / "nothing") == (None, [])
+    for step in (1, 2, 30, 400):
+        save(tmp_path, step, keep=2)
+    assert saved_steps(tmp_path) == [30, 400]
+    newest, complaints = load_newest(tmp_path)
+    assert newest is not None
+    assert (newest.step, complaints) == (400, [])
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file: Path, position: int = -1, bit: int = 0) -> None:
+    data = bytearray(file.read_bytes())
+    data[position] ^= 1 << bit
+    file.write_bytes(data)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def become_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("name", [STATE, MANIFEST])
+@pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink, become_a_folder])
+def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(tmp_path, name, damage):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    damage(directory(tmp_path, 2) / name)
+    newest, complaints = load_newest(tmp_path)
+    assert newest is not None
+    assert newest.step == 1
+    assert len(complaints) == 1
+    assert str(directory(tmp_path, 2) / name) in complaints[0]
+
+
+def test_when_all_are_damaged_all_are_named(tmp_path):
+    for step in (1, 2, 3):
+        flip(save(tmp_path, step) / STATE)
+    newest, complaints = load_newest(tmp_path)
+    assert newest is None
+    for step, complaint in zip((3, 2, 1), complaints, strict=True):
+        assert str(directory(tmp_path, step) / STATE) in complaint
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), name=st.sampled_from([STATE, MANIFEST]))
+def test_no_flipped_bit_changes_what_is_loaded(tmp_path, place, bit, name):
+    root = tmp_path / "checkpoints"
+    save(root, 5)
+    file = directory(root, 5) / name
+    flip(file, int(place * file.stat().st_size), bit)
+    try:
+        loaded = load_checkpoint(directory(root, 5))
+    except CheckpointError as error:
+        assert str(directory(root, 5)) in str(error)
+    else:
+        assert name == MANIFEST, "a flip may be harmless there: one blank for another"
+        assert (loaded.step, loaded.facts) == (5, FACTS)
+    shutil.rmtree(root)
+
+
+def test_a_damaged_later_checkpoint_gives_way_to_what_is_saved_after_it_was_passed_over(tmp_path):
+    """With keep = 1 the fresh checkpoint would otherwise be the one that goes."""
+    save(tmp_path, 2, keep=1)
+    flip(save(tmp_path, 30, keep=2) / STATE)
+    newest, _ = load_newest(tmp_path)
+    assert newest is not None
+    assert newest.step == 2
+    save(tmp_path, 4, keep=1)
+    assert saved_steps(tmp_path) == [4]
+
+
+def test_a_step_saved_again_replaces_what_was_there(tmp_path):
+    flip(save(tmp_path, 7) / STATE)
+    save(tmp_path, 7)
+    assert load_checkpoint(directory(tmp_path, 7)).step == 7
+    assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 7).name]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_state_that_is_not_finite_is_refused(tmp_path, value):
+    save(tmp_path, 1)
+    bad = tensors()
+    bad["optimizer/weight/master"] = bad["optimizer/weight/master"].clone()
+    bad["optimizer/weight/master"][2, 3] = value
+    with pytest.raises(CheckpointError, match=r"step 2 is not saved.*'optimizer/weight/master'"):
+        save_checkpoint(tmp_path, 2, bad, FACTS, keep=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 1).name]
+
+
+def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_removed(tmp_path):
+    save(tmp_path, 3)
+    half = tmp_path / ".step-00000004.k2x9.tmp"
+    half.mkdir()
+    (half / STATE).write_bytes(b"half")
+    save(tmp_path, 9).rename(tmp_path / ".step-00000009.old.tmp")
+    assert saved_steps(tmp_path) == [3]
+    clean_up(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 3).name]
+
+
+def test_a_failed_write_leaves_the_older_ones_alone(tmp_path, monkeypatch):
+    """The disk fills while the state is being written."""
+    save(tmp_path, 1)
+
+    def full(tensors: object, path: Path) -> None:
+        path.write_bytes(b"first half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("homegrown.train.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 2, keep=1)
+    monkeypatch.undo()
+    newest, complaints = load_newest(tmp_path)
+    assert newest is not None
+    assert (newest.step, complaints) == (1, [])
+    assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 1).name]
+
+
+def test_the_manifest_is_readable_by_people(tmp_path):
+    table = json.loads((save(tmp_path, 1) / MANIFEST).read_text())
+    assert table["content"]["step"] == 1
+    assert table["content"]["facts"] == FACTS
