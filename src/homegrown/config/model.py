@@ -215,6 +215,18 @@ class ModelConfig:
             sparse.page_size % sparse.page_block == 0,
             f"model.sparse.page_size = {sparse.page_size}: must be a multiple of page_block = {sparse.page_block}",
         )
+        if not sparse.hierarchical:
+            return
+        require(
+            sparse.page_size <= sparse.local_tokens,
+            f"model.sparse.page_size = {sparse.page_size}: must not exceed local_tokens = {sparse.local_tokens}, since "
+            "the window stands in for the page that is seen in part",
+        )
+        require(
+            sparse.page_topk * sparse.page_size >= sparse.topk,
+            f"model.sparse.page_topk = {sparse.page_topk}: its pages hold {sparse.page_topk * sparse.page_size} keys, "
+            f"fewer than topk = {sparse.topk}",
+        )
 
     @property
     def qk_head_dim(self) -> int:

@@ -7,6 +7,7 @@ paged serving caches are further implementations, compared with these.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,8 +76,15 @@ class FullContext:
 
     def __init__(self, config: ModelConfig, span: Span, dtype: torch.dtype, index_loss: str = "off") -> None:
         self.config, self.span, self.index_loss = config, span, index_loss
+        self.counted: Tensor | None = None
         wide = torch.promote_types(dtype, torch.float32)
         self._rotation = angles(config.rope, config.qk_rope_head_dim, span.positions, wide)
+
+    def counting(self, counted_BS: Tensor) -> FullContext:
+        """The same context for a pass in which only some positions count towards the indexer's loss."""
+        restricted = copy.copy(self)
+        restricted.counted = counted_BS
+        return restricted
 
     def with_history(self, tokens: Tensor) -> Tensor:
         """Nothing precedes a full sequence."""
@@ -111,7 +119,7 @@ class FullContext:
         loss = None
         if learns and selection is not None:
             index = (selection.index.query, selection.index.key, selection.index.weight)
-            loss = ops.indexer_loss(index, core, self.span, queries.scale, positions)
+            loss = ops.indexer_loss(index, core, self.span, queries.scale, positions, self.counted)
         return ops.attention(*core, self.span, queries.scale, positions), loss
 
     def _latent(self, queries: Queries, cache: Tensor, positions: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Longcat(nn.Module):
         """Cast the weights to `dtype`, in place, but for those that are float32 by specification: the routers' and
         the indexers' head weights. The routers' correction biases are buffers and always float32."""
         for name, parameter in self.named_parameters():
-            exempt = name.endswith(("router.classifier.weight", "indexer.weights_proj.weight"))
+            exempt = ".router.classifier." in name or name.endswith("indexer.weights_proj.weight")
             parameter.data = parameter.data.to(torch.float32 if exempt and dtype.itemsize < 4 else dtype)
         return self
 

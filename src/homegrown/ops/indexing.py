@@ -128,9 +128,10 @@ class _IndexerLoss(torch.autograd.Function):
         q: Tensor,
         key: Tensor,
         weight: Tensor,
-        targets: Callable[[int, int], Tensor],
+        targets: Targets,
         span: Span,
         selected: Tensor | None,
+        counted: Tensor | None,
     ) -> Tensor:
         wide = torch.promote_types(q.dtype, torch.float32)
         leaves = [item.detach().requires_grad_() for item in (q, key, weight)]
@@ -139,6 +140,8 @@ class _IndexerLoss(torch.autograd.Function):
         for start, stop in chunks(span, q.shape[0] * q.shape[2] * key.shape[1]):
             low, high = span.bounds(start, stop)
             target = targets(start, stop)
+            if counted is not None:
+                target = target * counted[:, start:stop, None]
             hidden = hidden_keys(span, start, stop, low, high, selected)
             with torch.enable_grad():
                 scores = index_scores(leaves[0][:, start:stop], leaves[1][:, low:high], leaves[2][:, start:stop])
@@ -154,7 +157,7 @@ class _IndexerLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, key, weight = (grad.to(saved.dtype) * saved for saved in ctx.saved_tensors)
-        return q, key, weight, None, None, None
+        return q, key, weight, None, None, None, None
 
 
 def indexer_loss(
@@ -163,6 +166,7 @@ def indexer_loss(
     span: Span,
     scale: float,
     selected_BSK: Tensor | None,
+    counted_BS: Tensor | None = None,
 ) -> Tensor:
     """Mean over queries of KL(p_t ‖ softmax(I_t)) over the keys core attention saw (arXiv 2608.01662 section 3).
 
@@ -176,10 +180,11 @@ def indexer_loss(
         span: the interval of keys each query sees.
         scale: softmax scale of core attention.
         selected_BSK: the keys core attention was restricted to, or `None`.
+        counted_BS: queries that count, bool; the others add nothing, but the divisor is B · S all the same.
     """
     q, key, _ = lay_out(*(item.detach() for item in core))
 
     def targets(start: int, stop: int) -> Tensor:
         return mean_probs(q, key, span, scale, selected_BSK, start, stop)
 
-    return _IndexerLoss.apply(*index, targets, span, selected_BSK)
+    return _IndexerLoss.apply(*index, targets, span, selected_BSK, counted_BS)

@@ -123,7 +123,9 @@ def compute_losses(model: Longcat, tokens: Tensor, first: Tensor, plan: LossPlan
     chained, selection = model.draft_start(trunk), None
     for ahead, targets in enumerate(plan.draft_targets):
         following = shifted(tokens, ahead + 1, model.config.eos_token_id)[:, : inputs.shape[1]]
-        draft = model.draft(following, chained, context, selection, earlier=tokens[:, : ahead + 1])
+        # At a document's last positions there is no next token to draft from: they teach the indexer nothing.
+        drafting = context.counting(same_document(first, ahead + 1).to(tokens.device))
+        draft = model.draft(following, chained, drafting, selection, earlier=tokens[:, : ahead + 1])
         chained, selection = draft.chained, draft.selection
         index_losses.extend(draft.index_losses)
         mtp = mtp + _cross_entropy(model, draft.output, tokens, first, ahead + 2) / targets
