@@ -138,7 +138,7 @@ class Longcat(nn.Module):
             raise ValueError("this model has no draft head (model.mtp.layers = 0)")
         embedded = self.embed_tokens(tokens)
         if self.config.mtp.use_ngram and self.ngram_embeddings is not None:
-            embedded = self.ngram_embeddings(embedded, tokens)
+            embedded = self.ngram_embeddings(embedded, context.with_history(tokens))
         return self.mtp(embedded, previous, context, selection)
 
 
