@@ -9,6 +9,7 @@ from homegrown.ops.linear import linear
 from homegrown.ops.norm import rms_norm
 from homegrown.ops.registry import OPS, table, using
 from homegrown.ops.rotary import rotary
+from homegrown.ops.rows import row, row_by_row
 from homegrown.ops.span import Span
 from homegrown.ops.swiglu import swiglu
 
@@ -24,6 +25,8 @@ __all__ = [
     "linear_cross_entropy",
     "rms_norm",
     "rotary",
+    "row",
+    "row_by_row",
     "select",
     "swiglu",
     "table",
