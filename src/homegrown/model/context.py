@@ -179,15 +179,22 @@ class CachedContext:
         cache: where the keys live. `commit` moves its length on after the pass.
         count: new tokens per sequence.
         dtype: of the activations.
-        prefill: hierarchical indexing is for prefill only.
+        past: positions before the new ones; the cache's length if not given.
+        prefill: the new tokens are part of a prompt: hierarchical indexing is for these only.
     """
 
     def __init__(
-        self, config: ModelConfig, cache: Cache, count: int, dtype: torch.dtype, past: int | None = None
+        self,
+        config: ModelConfig,
+        cache: Cache,
+        count: int,
+        dtype: torch.dtype,
+        past: int | None = None,
+        prefill: bool = False,
     ) -> None:
         self.config, self.cache = config, cache
         self.past = cache.length if past is None else past
-        self.prefill = count > 1
+        self.prefill = prefill
         if self.past + count > cache.capacity:
             raise ValueError(f"the cache holds {cache.capacity} positions; {self.past} + {count} do not fit")
         device = cache.tokens.device
@@ -216,14 +223,25 @@ class CachedContext:
         sparse = self.config.sparse
         if self.span.max_visible <= sparse.topk:
             return Selection(None, index)
+        count = index.query.shape[1]
+        first_paged = self._first_paged(slot, count)
+        parts = [(0, first_paged, False), (first_paged, count, True)]
+        chosen = [self._choose(index, keys, start, stop, paged) for start, stop, paged in parts if start < stop]
+        return Selection(torch.cat(chosen, dim=1), index)
+
+    def _first_paged(self, slot: int, count: int) -> int:
+        """The first new token whose keys are chosen page by page, `count` if none: it depends on what a token sees,
+        not on the chunk it came in."""
+        sparse = self.config.sparse
         rank = owner_slots(self.config).index(slot)
-        paged = (
-            sparse.hierarchical
-            and self.prefill
-            and rank >= sparse.hierarchical_skip_owners
-            and self.span.max_visible >= sparse.hierarchical_threshold
-        )
-        return Selection(ops.select(index.query, keys, index.weight, self.span, sparse, paged), index)
+        if not (sparse.hierarchical and self.prefill and rank >= sparse.hierarchical_skip_owners):
+            return count
+        return min(max(sparse.hierarchical_threshold - 1 - self.past, 0), count)
+
+    def _choose(self, index: IndexInput, keys: Tensor, start: int, stop: int, paged: bool) -> Tensor:
+        span = Span.causal(keys.shape[0], stop - start, self.past + start, keys.device)
+        query, weight = index.query[:, start:stop], index.weight[:, start:stop]
+        return ops.select(query, keys, weight, span, self.config.sparse, paged)
 
     def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
         """Absorbed attention over the compressed cache."""

@@ -146,16 +146,17 @@ class Longcat(nn.Module):
             previous: [B, S, H], `draft_start` of the trunk (first step) or the last draft's `chained`.
             context: where the draft block's keys live.
             selection: the first step's selection, for later steps.
-            earlier: int64 [B, P], the tokens just before `tokens`; only n-gram hashing (`mtp.use_ngram`) reads them.
+            earlier: int64 [B, P], the tokens just before `tokens`, of which only n-gram hashing (`mtp.use_ngram`) reads;
+                `None` takes those that the context remembers.
         """
         if self.mtp is None:
             raise ValueError("this model has no draft head (model.mtp.layers = 0)")
         embedded = self.embed_tokens(tokens)
         if self.config.mtp.use_ngram and self.ngram_embeddings is not None:
-            ahead = 0 if earlier is None else earlier.shape[1]
-            history = tokens if earlier is None else torch.cat((earlier, tokens), dim=1)
-            # A drafted token stands `ahead` places behind the position whose state it continues.
-            embedded = self.ngram_embeddings(embedded, history, context.span.positions + ahead)
+            known = context.with_history(tokens) if earlier is None else torch.cat((earlier, tokens), dim=1)
+            # A drafted token stands at least one place behind the position whose state it continues.
+            ahead = 1 if earlier is None else earlier.shape[1]
+            embedded = self.ngram_embeddings(embedded, known, context.span.positions + ahead)
         return self.mtp(embedded, previous, context, selection)
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from homegrown import ops
 from homegrown.config import ModelConfig, NgramConfig
 
 Lookup = Callable[[Tensor, Tensor], Tensor]
@@ -92,10 +93,10 @@ class NgramEmbedding(nn.Module):
         if self.config.accumulate == "sequential":
             total = words if self.config.fusion == "mean" else torch.zeros_like(words)
             for table in range(self.config.tables):
-                total = total + F.linear(rows[:, :, table], self.proj[table])
+                total = total + ops.linear(rows[:, :, table], self.proj[table])
         else:
             # Σ_t P_t row_t is one product with the projections side by side.
-            total = F.linear(rows.flatten(2), self.proj.transpose(0, 1).flatten(1))
+            total = ops.linear(rows.flatten(2), self.proj.transpose(0, 1).flatten(1))
             if self.config.fusion == "mean":
                 total = words + total
         return total / terms if self.config.fusion == "mean" else words + total / terms

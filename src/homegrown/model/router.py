@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from homegrown import ops
@@ -43,7 +42,7 @@ class Router(nn.Module):
         """Route tokens in float32 at least, whatever the model's dtype."""
         wide = torch.promote_types(x_NH.dtype, torch.float32)
         bias = self.classifier.bias
-        logits = F.linear(x_NH.to(wide), self.classifier.weight.to(wide), None if bias is None else bias.to(wide))
+        logits = ops.linear(x_NH.to(wide), self.classifier.weight.to(wide), None if bias is None else bias.to(wide))
         prob = logits.softmax(-1)
         index = (prob.detach() + self.e_score_correction_bias).topk(self.config.moe_topk, dim=-1).indices
         gate = prob.gather(1, index)

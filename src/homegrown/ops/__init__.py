@@ -5,9 +5,11 @@ from homegrown.ops.cross_entropy import linear_cross_entropy
 from homegrown.ops.experts import experts
 from homegrown.ops.indexing import index_scores, indexer_loss, select
 from homegrown.ops.latent import latent_attention
+from homegrown.ops.linear import linear
 from homegrown.ops.norm import rms_norm
 from homegrown.ops.registry import OPS, table, using
 from homegrown.ops.rotary import rotary
+from homegrown.ops.rows import row, row_by_row
 from homegrown.ops.span import Span
 from homegrown.ops.swiglu import swiglu
 
@@ -19,9 +21,12 @@ __all__ = [
     "index_scores",
     "indexer_loss",
     "latent_attention",
+    "linear",
     "linear_cross_entropy",
     "rms_norm",
     "rotary",
+    "row",
+    "row_by_row",
     "select",
     "swiglu",
     "table",

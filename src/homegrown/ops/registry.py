@@ -8,6 +8,8 @@ from typing import Any
 
 from homegrown.config import ConfigError
 
+Implementation = Callable[..., Any]
+
 OPS: dict[str, Op] = {}
 
 
@@ -18,17 +20,17 @@ class Op:
     default; `using` switches within a block, `table` says what is active.
     """
 
-    def __init__(self, name: str, reference: Callable[..., Any]) -> None:
+    def __init__(self, name: str, reference: Implementation) -> None:
         self.name = name
-        self.implementations: dict[str, Callable[..., Any]] = {"reference": reference}
+        self.implementations: dict[str, Implementation] = {"reference": reference}
         self.active = "reference"
         self.__doc__ = reference.__doc__
         OPS[name] = self
 
-    def register(self, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(self, name: str) -> Callable[[Implementation], Implementation]:
         """Decorator that adds an implementation of this op's signature and makes it the default."""
 
-        def add(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        def add(implementation: Implementation) -> Implementation:
             self.implementations[name] = implementation
             self.active = name
             return implementation
@@ -64,3 +66,17 @@ def using(**choices: str) -> Iterator[None]:
     finally:
         for name, choice in before.items():
             OPS[name].active = choice
+
+
+@contextmanager
+def wrapping(suffix: str, **wrappers: Callable[[Implementation], Implementation]) -> Iterator[None]:
+    """Run a block with ops' active implementations wrapped; `table` shows them as `name + suffix`."""
+    added = {name: f"{OPS[name].active} {suffix}" for name in wrappers}
+    try:
+        for name, wrap in wrappers.items():
+            OPS[name].implementations[added[name]] = wrap(OPS[name].implementations[OPS[name].active])
+        with using(**added):
+            yield
+    finally:
+        for name, choice in added.items():
+            OPS[name].implementations.pop(choice, None)

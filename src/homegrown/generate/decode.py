@@ -1,0 +1,67 @@
+"""Decoding of one sequence: a prompt in chunks, then token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from homegrown.generate.sampling import Sampler
+from homegrown.model import Cache, CachedContext, Longcat
+
+PREFILL_CHUNK = 512
+"""Prompt tokens in one pass."""
+
+
+def empty_cache(model: Longcat, capacity: int) -> Cache:
+    """Room for one sequence of `capacity` tokens, where the model is and in its dtype."""
+    weight = model.norm.weight
+    return Cache.empty(model.config, 1, capacity, weight.device, weight.dtype)
+
+
+def as_row(tokens: Sequence[int], device: torch.device) -> Tensor:
+    """Tokens as int64 [1, S]."""
+    return torch.tensor([tokens], dtype=torch.int64, device=device)
+
+
+@torch.inference_mode()
+def extend(model: Longcat, cache: Cache, tokens: Tensor, prefill: bool = False) -> Tensor:
+    """Run new tokens, int64 [1, S], behind those in the cache, and keep them there: [1, S, H] final states."""
+    context = CachedContext(model.config, cache, tokens.shape[1], cache.latent[0].dtype, prefill=prefill)
+    output = model.trunk(tokens, context).output
+    context.commit()
+    return output
+
+
+def prefill(model: Longcat, cache: Cache, prompt: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Run a prompt, int64 [1, S], in chunks of at most `chunk` tokens: the final states of each, [1, C, H]."""
+    for part in prompt.split(chunk, dim=1):
+        yield extend(model, cache, part, prefill=True)
+
+
+@torch.inference_mode()
+def last_logits(model: Longcat, output: Tensor) -> Tensor:
+    """Logits [V] behind the last of the final states [1, S, H]."""
+    return model.logits(output[:, -1:])[0, 0]
+
+
+def decode(model: Longcat, prompt: Sequence[int], sampler: Sampler, limit: int, chunk: int) -> Iterator[int]:
+    """At most `limit` tokens behind a prompt, one pass of one row each.
+
+    Args:
+        model: what to run.
+        prompt: token ids, at least one.
+        sampler: chooses each token from the logits.
+        limit: tokens at most; nothing else ends the iteration.
+        chunk: prompt tokens in one pass.
+    """
+    device = model.norm.weight.device
+    cache = empty_cache(model, len(prompt) + limit)
+    for output in prefill(model, cache, as_row(prompt, device), chunk):
+        last = output
+    token = sampler(last_logits(model, last))
+    yield token
+    for _ in range(limit - 1):
+        token = sampler(last_logits(model, extend(model, cache, as_row([token], device))))
+        yield token
