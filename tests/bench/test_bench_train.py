@@ -100,6 +100,7 @@ def test_figures_follow_from_the_measurements(full_run):
     ours = min(record.entries[:2], key=lambda entry: entry.seconds.median)
     theirs = min(record.entries[2:], key=lambda entry: entry.seconds.median)
     assert (record.comparison.homegrown, record.comparison.peer) == (ours.mode, theirs.mode)
+    assert record.processor_comparison.ratio > 0
     assert record.comparison.ratio == pytest.approx(theirs.seconds.median / ours.seconds.median)
 
 
@@ -149,7 +150,8 @@ def test_a_disturbed_run_says_so(full_run):
             entries.append(replace(entry, processor_seconds=Spread.of(got)))
         return summary(replace(record, entries=entries))
 
-    assert "this process got 50% of the processor time" in with_share(0.5)
+    assert "this process got 50% of its threads' processor time" in with_share(0.5)
+    assert "by processor time: homegrown" in with_share(0.5)
     assert "disturbed" not in with_share(0.97)
 
 

@@ -136,6 +136,8 @@ class Record:
     entries: list[Entry]
     agreement: Agreement | None = None
     comparison: Comparison | None = None
+    processor_comparison: Comparison | None = None
+    """The same by processor time, which other users of the machine hardly touch; on a CPU only."""
 
 
 def write(record: Record, path: Path) -> None:

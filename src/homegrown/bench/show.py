@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from homegrown.bench.record import Record, Spread
+from homegrown.bench.record import Comparison, Record, Spread
 
 BUSY = 0.9
 """With less of the processor time it could have used, a run was disturbed."""
@@ -19,7 +19,7 @@ def table(record: Record) -> Table:
         caption=f"{record.origin.device['name']}, threads: {record.origin.threads}; medians of {record.repetitions} "
         "interleaved rounds and half their quartile range",
     )
-    made.add_column("")
+    made.add_column("", no_wrap=True)
     headings = ["step", "tokens/s", "GFLOP/s", "of peak", "floor"]
     with_optimizer = any(entry.optimizer_seconds for entry in record.entries)
     for heading in [*headings, "optimizer"] if with_optimizer else headings:
@@ -51,17 +51,15 @@ def summary(record: Record) -> str:
             f"{record.agreement.gradient_norm:.6g} and {record.agreement.peer_gradient_norm:.6g} in float32"
         )
     if record.comparison is not None:
-        best = record.comparison
-        lines.append(
-            f"best against best: homegrown {best.homegrown} is {best.ratio:.2f} times as fast as the peer's "
-            f"{best.peer} (round by round {best.paired.minimum:.2f} to {best.paired.maximum:.2f})"
-        )
+        lines.append(f"best against best: {_compared(record.comparison)}")
     share = processor_share(record)
     if record.origin.device["type"] == "cpu" and share < BUSY:
         lines.append(
-            f"disturbed: this process got {share:.0%} of the processor time of its threads; read the ratios, not the "
-            "times and shares of the peak"
+            f"disturbed: this process got {share:.0%} of its threads' processor time; times and shares of the peak above "
+            "are too bad by that, and unevenly so"
         )
+        if record.processor_comparison is not None:
+            lines.append(f"by processor time: {_compared(record.processor_comparison)}")
     return "\n".join(lines)
 
 
@@ -70,6 +68,13 @@ def processor_share(record: Record) -> float:
     got = sum(sum(entry.processor_seconds.values) for entry in record.entries)
     took = sum(sum(entry.seconds.values) for entry in record.entries)
     return got / (took * record.origin.threads)
+
+
+def _compared(best: Comparison) -> str:
+    return (
+        f"homegrown {best.homegrown} is {best.ratio:.2f} times as fast as the peer's {best.peer} "
+        f"(round by round {best.paired.minimum:.2f} to {best.paired.maximum:.2f})"
+    )
 
 
 def _times(spread: Spread) -> str:

@@ -134,6 +134,7 @@ def run_train(
     flops = training_flops(plan.shape.model, counted, plan.shape.tokens, plan.shape.seq_len, real)
     entries = [_entry(contestant, plan, measured, flops) for contestant in contestants]
     packages = [PEER] if plan.peer else []
+    on_cpu = device.type == "cpu"
     return Record(
         kind="train",
         schema=1,
@@ -153,7 +154,8 @@ def run_train(
         repetitions=plan.repetitions,
         entries=entries,
         agreement=agreement,
-        comparison=_comparison(entries),
+        comparison=_comparison(entries, lambda entry: entry.seconds),
+        processor_comparison=_comparison(entries, lambda entry: entry.processor_seconds) if on_cpu else None,
     )
 
 
@@ -367,16 +369,16 @@ def _entry(contestant: Contestant, plan: TrainPlan, measured: _Measured, flops: 
     )
 
 
-def _comparison(entries: list[Entry]) -> Comparison | None:
+def _comparison(entries: list[Entry], time_of: Callable[[Entry], Spread]) -> Comparison | None:
     ours, theirs = ([item for item in entries if item.implementation == name] for name in (OURS, PEER))
     if not theirs:
         return None
-    our_best, peer_best = (min(side, key=lambda item: item.seconds.median) for side in (ours, theirs))
-    rounds = zip(our_best.seconds.values, peer_best.seconds.values, strict=True)
+    our_best, peer_best = (min(side, key=lambda item: time_of(item).median) for side in (ours, theirs))
+    rounds = zip(time_of(our_best).values, time_of(peer_best).values, strict=True)
     return Comparison(
         homegrown=our_best.mode,
         peer=peer_best.mode,
-        ratio=peer_best.seconds.median / our_best.seconds.median,
+        ratio=time_of(peer_best).median / time_of(our_best).median,
         paired=Spread.of([peer / our for our, peer in rounds]),
     )
 
