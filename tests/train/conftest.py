@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+from homegrown.cli.main import main
+from homegrown.config import to_toml
 from homegrown.data import TokenDataset
 
 from . import tiny
@@ -24,9 +25,23 @@ def dataset(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenData
 @pytest.fixture(autouse=True)
 def torch_settings() -> Iterator[None]:
     """A workbench sets threads and determinism for its process; tests of other rooms are to see none of it."""
-    threads, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
-    yield
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = filled
+    with tiny.torch_settings():
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_file(dataset: TokenDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config file of a run of 24 steps, its run directory beside it."""
+    folder = tmp_path_factory.mktemp("straight")
+    config = tiny.train_config(dataset.path, folder / "run", steps=24)
+    config = tiny.replaced(config, eval__every_steps=8, eval__sample_every_steps=8, checkpoint__every_steps=5)
+    (folder / "run.toml").write_text(to_toml(config))
+    return folder / "run.toml"
+
+
+@pytest.fixture(scope="session")
+def straight(run_file: Path) -> Path:
+    """That run, finished in one go by the command: what interrupted ones are compared with. Not to be changed."""
+    with tiny.torch_settings():
+        assert main(["train", str(run_file)]) == 0
+    return run_file.parent / "run"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from homegrown.config import (
     CheckpointConfig,
@@ -19,6 +23,7 @@ from homegrown.config import (
     TrainConfig,
 )
 from homegrown.data import Intake, TokenDataset, open_corpus, tokenizer_for, write_dataset
+from homegrown.ledger import read_metrics
 
 WORDS = ("def", "return", "self", "value", "for", "in", "range", "print", "if", "else:", "x = 1", "é")
 
@@ -76,3 +81,31 @@ def replaced(config: Any, **changes: Any) -> Any:
         inner = replaced(getattr(config, part), **{rest: value}) if rest else value
         config = dataclasses.replace(config, **{part: inner})
     return config
+
+
+@contextmanager
+def torch_settings() -> Iterator[None]:
+    """Put back the process-wide settings that a workbench changes."""
+    threads, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+def final_state(run: Path, step: int) -> bytes:
+    """The file that holds everything a run has become by `step`: weights, biases, optimizer, guard."""
+    return (run / "checkpoints" / f"step-{step:08d}" / "state.safetensors").read_bytes()
+
+
+TIMED = {"elapsed_s", "tokens_per_s", "peak_fraction", "memory_bytes"}
+"""Figures of metrics.jsonl that measure the machine."""
+
+
+def story(run: Path, kinds: tuple[str, ...] = ("train", "eval", "sample")) -> list[dict[str, Any]]:
+    """What metrics.jsonl says, without what depends on the machine."""
+    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] in kinds]
+    return [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
