@@ -55,8 +55,8 @@ def summary(record: Record) -> str:
     share = processor_share(record)
     if record.origin.device["type"] == "cpu" and share < BUSY:
         lines.append(
-            f"disturbed: this process got {share:.0%} of its threads' processor time; times and shares of the peak above "
-            "are too bad by that, and unevenly so"
+            f"disturbed: this process got {share:.0%} of its threads' processor time; times and shares of the peak "
+            "above are too bad by that, and unevenly so"
         )
         if record.processor_comparison is not None:
             lines.append(f"by processor time: {_compared(record.processor_comparison)}")

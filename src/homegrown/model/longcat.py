@@ -146,8 +146,8 @@ class Longcat(nn.Module):
             previous: [B, S, H], `draft_start` of the trunk (first step) or the last draft's `chained`.
             context: where the draft block's keys live.
             selection: the first step's selection, for later steps.
-            earlier: int64 [B, P], the tokens just before `tokens`, of which only n-gram hashing (`mtp.use_ngram`) reads;
-                `None` takes those that the context remembers.
+            earlier: int64 [B, P], the tokens just before `tokens`, for n-gram hashing (`mtp.use_ngram`); `None` takes
+                those that the context remembers.
         """
         if self.mtp is None:
             raise ValueError("this model has no draft head (model.mtp.layers = 0)")
