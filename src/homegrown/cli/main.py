@@ -64,6 +64,8 @@ COMMANDS: Commands = {
         ),
     ],
     "models": [
+        Command("generate", "homegrown.cli.generate", "let a model continue a text, as it comes"),
+        Command("chat", "homegrown.cli.chat", "talk with a model in the terminal"),
         Command(
             "export",
             "homegrown.cli.export",
