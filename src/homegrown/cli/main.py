@@ -66,8 +66,6 @@ COMMANDS: Commands = {
     "models": [
         Command("generate", "homegrown.cli.generate", "let a model continue a text, as it comes"),
         Command("chat", "homegrown.cli.chat", "talk with a model in the terminal"),
-        Command("generate", "homegrown.cli.generate", "let a model continue a text, as it comes"),
-        Command("chat", "homegrown.cli.chat", "talk with a model in the terminal"),
         Command(
             "export",
             "homegrown.cli.export",
@@ -77,13 +75,6 @@ COMMANDS: Commands = {
             "import",
             "homegrown.cli.import_",
             "check a LongCat-family directory from elsewhere and rewrite it in standard form",
-        ),
-    ],
-    "measure": [
-        Command(
-            "bench",
-            "homegrown.cli.bench",
-            "measure a training step against this machine's limits and against transformers",
         ),
     ],
 }
