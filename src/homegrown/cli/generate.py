@@ -22,7 +22,7 @@ class Generate(Writing):
 
     homegrown generate runs/quickstart/export --prompt "def "
 
-    git diff | homegrown generate DIR --temperature 0 --speculate --stop "\n\n"
+    git diff | homegrown generate DIR --temperature 0 --speculate --max-tokens 64
     """
 
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: read from stdin)")] = None
