@@ -21,6 +21,8 @@ COMPARISON_SECONDS_PER_MB = 1.0
 CLOSING_SECONDS = 15.0
 """Start-up, samples, export and report."""
 PROBED_STEPS = 8
+PROBE_LENGTH = 1001
+"""Length of the run that the probed steps pretend to belong to."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,30 @@ def _dataset(config: TrainConfig, progress: Progress) -> TokenDataset:
 
 
 def _tokens_per_second(config: TrainConfig) -> float:
-    """Speed of a few steps, taken on weights that are then thrown away."""
-    bench = Workbench(config)
-    seconds = []
-    for step in range(PROBED_STEPS):
-        begun = time.perf_counter()
-        bench.stepper.step(step + 1, bench.batches.batch(step)).grad_norm.item()
-        seconds.append(time.perf_counter() - begun)
-    # The first steps allocate and warm caches.
-    return config.data.global_batch * config.data.seq_len / statistics.median(seconds[2:])
+    """Mean speed of the run, from a few steps of each kind taken on weights that are then thrown away.
+
+    Steps differ: some train the indexer, late ones the draft head as well.
+    """
+    loss, last = config.loss, PROBE_LENGTH
+    bench = Workbench(dataclasses.replace(config, steps=last))
+
+    def seconds(*numbers: int) -> float:
+        taken = []
+        for number in numbers:
+            begun = time.perf_counter()
+            bench.stepper.step(number, bench.batches.batch(number)).grad_norm.item()
+            taken.append(time.perf_counter() - begun)
+        # The first ones allocate and warm caches.
+        return statistics.median(taken[1:])
+
+    every = loss.indexer_every or last + 1
+    plain = seconds(*[number for number in range(1, last) if number % every][:PROBED_STEPS])
+    total = plain
+    if every <= last:
+        total += (seconds(*[every] * 3) - plain) / every
+    if config.model.mtp.layers:
+        total += (seconds(*[last - 1] * 4) - plain) * (1 - loss.mtp_start)
+    return config.data.global_batch * config.data.seq_len / total
 
 
 def _closing_seconds(dataset: TokenDataset, tokens_per_second: float) -> float:
