@@ -67,7 +67,7 @@ ROUND = [
     "homegrown float32",
     "homegrown bfloat16",
     "transformers float32",
-    "transformers autocast bfloat16",
+    "transformers autocast",
     "transformers bfloat16",
     "peak float32",
     "peak bfloat16",

@@ -17,12 +17,12 @@ def table(record: Record) -> Table:
         title=f"training step, {shape['name']}: {shape['parameters']['total'] / 1e6:.1f}M parameters, "
         f"{shape['parameters']['active'] / 1e6:.1f}M active, {shape['batch']} x {shape['seq_len']} tokens",
         caption=f"{record.origin.device['name']}, threads: {record.origin.threads}; medians of {record.repetitions} "
-        "interleaved rounds and half their quartile range",
+        "interleaved rounds ± half their quartile range",
     )
     made.add_column("", no_wrap=True)
-    headings = ["step", "tokens/s", "GFLOP/s", "of peak", "floor"]
+    headings = ["step, s", "tokens/s", "GFLOP/s", "of peak", "floor, s"]
     with_optimizer = any(entry.optimizer_seconds for entry in record.entries)
-    for heading in [*headings, "optimizer"] if with_optimizer else headings:
+    for heading in [*headings, "optimizer, s"] if with_optimizer else headings:
         made.add_column(heading, justify="right")
     for entry in record.entries:
         made.add_row(
@@ -31,7 +31,7 @@ def table(record: Record) -> Table:
             f"{entry.tokens_per_s:,.0f}",
             f"{entry.achieved_flops / 1e9:,.0f}",
             f"{entry.peak_share:.0%}",
-            f"{entry.floor_seconds:.3f} s",
+            f"{entry.floor_seconds:.3f}",
             *([_times(entry.optimizer_seconds)] if entry.optimizer_seconds else []),
         )
     made.add_section()
@@ -79,4 +79,4 @@ def _compared(best: Comparison) -> str:
 
 def _times(spread: Spread) -> str:
     around = (spread.upper_quartile - spread.lower_quartile) / 2 / spread.median
-    return f"{spread.median:.3f} s ±{around:.0%}"
+    return f"{spread.median:.3f} ±{around:.0%}"

@@ -247,7 +247,7 @@ def _peer_contestants(plan: TrainPlan, full: nn.Module) -> list[Contestant]:
 
     modes = [
         ("float32", torch.float32, full, nullcontext),
-        ("autocast bfloat16", torch.bfloat16, full, autocast),
+        ("autocast", torch.bfloat16, full, autocast),
         ("bfloat16", torch.bfloat16, half, nullcontext),
     ]
     made = [

@@ -83,6 +83,8 @@ def prepare(
 
 
 def _make_room(out: Path, anew: bool) -> None:
+    for leftover in out.glob(".data.*.tmp"):  # of a process that was killed while it wrote the data
+        shutil.rmtree(leftover)
     ours = (out / "config.toml").exists() or (out / "data" / "dataset.json").exists()
     if out.exists() and not ours and any(out.iterdir()):
         raise ConfigError(f"{out} exists and does not hold a run; choose another directory with --out")
