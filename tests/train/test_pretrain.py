@@ -274,7 +274,7 @@ def small_corpus(corpus, monkeypatch):
 @pytest.fixture
 def small_recipe(small_corpus, monkeypatch):
     """And the tests' model in place of the quickstart's."""
-    recipe = tiny.train_config(Path("unused"))
+    recipe = tiny.train_config(Path("unused"), steps=1000)
     monkeypatch.setattr("homegrown.train.quickstart.load_recipe", lambda name: recipe)
 
 
