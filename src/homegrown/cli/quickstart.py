@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
+
+from homegrown.config import recipe_names
 
 SUMMARY = "train a small model on this machine in minutes and look at what it learned"
 
@@ -20,13 +24,13 @@ class Quickstart:
     out: Path = Path("runs/quickstart")
     """Where everything goes."""
     minutes: float = 5.0
-    """Time to aim for, everything included. The number of training steps follows from this and from the speed measured
-    at the start, and is recorded, so that the run can be repeated."""
+    """Time to aim for, everything included. The number of steps follows from it and from the speed measured first, and
+    is recorded, so that the run can be repeated."""
     steps: int = 0
     """Train exactly this many steps instead; the same steps give the same losses to the last bit."""
-    preset: str = "quickstart"
-    """Model preset; its name also picks the training settings (`homegrown quickstart --help` lists none: see
-    `src/homegrown/config/presets`)."""
+    preset: Annotated[str, tyro.conf.arg(help=f"Model and training settings: {', '.join(recipe_names())}.")] = (
+        "quickstart"
+    )
     again: Literal["resume", "anew"] = "resume"
     """When OUT already holds a run: continue it (or finish it again), or delete it and start anew."""
     seed: int = 0
