@@ -13,7 +13,7 @@ from homegrown.ledger import Ledger
 
 from . import tiny
 
-KILLS = 8
+KILLS = 6
 
 
 @pytest.mark.slow

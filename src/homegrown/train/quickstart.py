@@ -119,7 +119,8 @@ def _tokens_per_second(config: TrainConfig) -> float:
         return statistics.median(taken[1:])
 
     every = loss.indexer_every or last + 1
-    plain = seconds(*[number for number in range(1, last) if number % every][:PROBED_STEPS])
+    ordinary = [number for number in range(1, last) if number % every] or list(range(1, last))
+    plain = seconds(*ordinary[:PROBED_STEPS])
     total = plain
     if every <= last:
         total += (seconds(*[every] * 3) - plain) / every
