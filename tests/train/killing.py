@@ -22,6 +22,8 @@ from homegrown.train import pretrain  # noqa: F401 - imported here so that no ch
 from homegrown.train.checkpoint import load_newest
 
 POLL_SECONDS = 0.0005
+LONGEST = {"starting": 0.8, "stepping": 0.2, "saving": 0.05}
+"""Seconds into a phase at which a child is killed at the latest."""
 
 
 def start(arguments: list[str]) -> int:
@@ -70,7 +72,7 @@ def torment(file: Path, kills: int, seed: int) -> int:
         child = start(["train", str(file), "--checkpoint.every-steps", str(rng.randint(1, 3))])
         killed = wait_for(child, seen)
         if killed:
-            time.sleep(rng.uniform(0, 0.05 if phase == "saving" else 0.8))
+            time.sleep(rng.uniform(0, LONGEST[phase]))
             os.kill(child, signal.SIGKILL)
             killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
         newest, complaints = load_newest(run / "checkpoints")
