@@ -54,8 +54,9 @@ def load_writer(args: Writing) -> tuple[Longcat, Tokenizer]:
     """
     import torch
 
-    from homegrown import device, load
+    from homegrown import device
     from homegrown.config import UserError
+    from homegrown.hub import load
 
     dtype = None if args.dtype == "stored" else getattr(torch, args.dtype)
     model, tokenizer = load(args.model, device.pick(args.device), dtype)
