@@ -89,6 +89,8 @@ class LossConfig:
     """The same at the end; linear in between."""
     mtp_start: float = 0.0
     """Share of the run after which the draft head begins to train (LongCat introduces it mid-training)."""
+    mtp_every: int = 1
+    """Train the draft head every this many steps; its three passes and unembeddings cost more than a small trunk."""
     balance: float = 1e-3
     """α of the device-level balance loss (arXiv 2509.01322 section 2)."""
     balance_groups: int = 1
@@ -102,6 +104,9 @@ class LossConfig:
     indexer_stage: Literal["sparse", "dense"] = "sparse"
     """`sparse`: KL over the selected keys, everything trains; `dense`: over all visible keys and the indexer alone
     trains (warm-up)."""
+
+    def __post_init__(self) -> None:
+        require(self.mtp_every >= 1, f"loss.mtp_every = {self.mtp_every}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class Display(Callback):
             self._progress.console.print(f"step {run.step} skipped: {text}")
         if not self.console.is_terminal and time.monotonic() - self._spoke >= LINE_SECONDS:
             self._spoke = time.monotonic()
-            self.console.print(f"step {run.step}/{run.config.steps}  {text}", highlight=False)
+            self.console.print(f"step {run.step}/{run.config.steps}  {text}", highlight=False, soft_wrap=True)
 
     def on_end(self, run: Run, outcome: Outcome) -> None:
         """Leave the terminal as it was."""

@@ -77,7 +77,7 @@ def plan_losses(
         step, steps: where in the run this is, from 1.
     """
     weight = draft_weight(config, step, steps)
-    drafts = model.mtp.steps if model.mtp.layers and weight > 0 else 0
+    drafts = model.mtp.steps if model.mtp.layers and weight > 0 and step % config.mtp_every == 0 else 0
     # In the dense stage nothing else learns, so no step may go without the indexer's loss.
     due = config.indexer_stage == "dense" or step % max(1, config.indexer_every) == 0
     learns = model.sparse.topk > 0 and config.indexer_every > 0 and due

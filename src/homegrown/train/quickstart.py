@@ -104,7 +104,7 @@ def _dataset(config: TrainConfig, progress: Progress) -> TokenDataset:
 def _tokens_per_second(config: TrainConfig) -> float:
     """Mean speed of the run, from a few steps of each kind taken on weights that are then thrown away.
 
-    Steps differ: some train the indexer, late ones the draft head as well.
+    Steps differ: some train the indexer, some the draft head as well.
     """
     loss, last = config.loss, PROBE_LENGTH
     bench = Workbench(dataclasses.replace(config, steps=last))
@@ -125,7 +125,9 @@ def _tokens_per_second(config: TrainConfig) -> float:
     if every <= last:
         total += (seconds(*[every] * 3) - plain) / every
     if config.model.mtp.layers:
-        total += (seconds(*[last - 1] * 4) - plain) * (1 - loss.mtp_start)
+        late = [number for number in range(last - 1, 0, -1) if number % loss.mtp_every == 0]
+        drafting = next((number for number in late if number % every), late[0])
+        total += (seconds(*[drafting] * 4) - plain) * (1 - loss.mtp_start) / loss.mtp_every
     return config.data.global_batch * config.data.seq_len / total
 
 
