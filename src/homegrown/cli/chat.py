@@ -48,9 +48,9 @@ def run(argv: list[str]) -> int:
     conversation = Conversation(args, model, tokenizer)
     note = untaught(args.model, tokenizer)
     if note:
-        console.print(f"note: {note}", style="yellow", highlight=False)
+        _say(f"note: {note}", style="yellow")
     if sys.stdin.isatty():
-        console.print("/help lists what can be typed besides your words", style="dim", highlight=False)
+        _say("/help lists what can be typed besides your words", style="dim")
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing and history for input())
     while (words := _read()) is not None:
@@ -105,11 +105,16 @@ class Conversation:
         stream = Stream(generate(self._model, self._tokenizer, prompt, settings, speculative=self._args.speculate))
         with contextlib.suppress(KeyboardInterrupt):
             stream.run()
-        console.print(stream.summary(), style="dim", highlight=False)
+        _say(stream.summary(), style="dim")
         reasoning, _, answer = stream.text.rpartition(THINKING_ENDS)
         reply = {"role": "assistant", "content": answer.strip("\n"), "reasoning_content": reasoning}
         self._turns = [*turns, reply]
         self._asked += 1
+
+
+def _say(text: str, style: str = "") -> None:
+    """The command's own words, apart from the model's: on stderr, as they are."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _read() -> str | None:
@@ -119,8 +124,10 @@ def _read() -> str | None:
             words = input("> " if sys.stdin.isatty() else "").strip()
         except EOFError:
             return None
-        except KeyboardInterrupt:  # as in a shell: drop the line
-            print()
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            print()  # as in a shell: the line is dropped
             continue
         if words:
             return words
@@ -130,9 +137,9 @@ def _obey(words: str, conversation: Conversation) -> None:
     if words == "/reset":
         conversation.reset()
     elif words.startswith("/"):
-        console.print(HELP if words == "/help" else f"no such command: {words}\n{HELP}", highlight=False)
+        _say(HELP if words == "/help" else f"no such command: {words}\n{HELP}")
     else:
         try:
             conversation.ask(words)
         except UserError as error:
-            console.print(f"{error}; /reset begins anew", style="red", highlight=False)
+            _say(f"{error}; /reset begins anew", style="red")

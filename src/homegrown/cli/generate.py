@@ -22,7 +22,7 @@ class Generate(Writing):
 
     homegrown generate runs/quickstart/export --prompt "def "
 
-    git diff | homegrown generate DIR --temperature 0 --speculate --max-tokens 64
+    cat start.py | homegrown generate DIR --temperature 0 --speculate --stop "class "
     """
 
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: read from stdin)")] = None
@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
     try:
         stream.run()
     finally:
-        console.print(stream.summary(), style="dim", highlight=False)
+        console.print(stream.summary(), style="dim", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

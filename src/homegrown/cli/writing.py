@@ -55,9 +55,12 @@ def load_writer(args: Writing) -> tuple[Longcat, Tokenizer]:
     import torch
 
     from homegrown import device
-    from homegrown.config import UserError
+    from homegrown.config import UsageError, UserError
     from homegrown.hub import load
 
+    if args.speculate and args.temperature > 0:
+        raise UsageError("--speculate is for greedy decoding: add --temperature 0")
+    sampling(args)  # reading a large model takes long, so refuse impossible settings before
     dtype = None if args.dtype == "stored" else getattr(torch, args.dtype)
     model, tokenizer = load(args.model, device.pick(args.device), dtype)
     if tokenizer is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from homegrown.generate.sampling import Sampler
-from homegrown.model import Cache, CachedContext, Longcat
+from homegrown.model import Cache, CachedContext, Longcat, Trunk
 
 PREFILL_CHUNK = 512
 """Prompt tokens in one pass."""
@@ -26,16 +26,16 @@ def as_row(tokens: Sequence[int], device: torch.device) -> Tensor:
 
 
 @torch.inference_mode()
-def extend(model: Longcat, cache: Cache, tokens: Tensor, prefill: bool = False) -> Tensor:
-    """Run new tokens, int64 [1, S], behind those in the cache, and keep them there: [1, S, H] final states."""
+def extend(model: Longcat, cache: Cache, tokens: Tensor, prefill: bool = False) -> Trunk:
+    """Run new tokens, int64 [1, S], behind those in the cache, and keep them there."""
     context = CachedContext(model.config, cache, tokens.shape[1], cache.latent[0].dtype, prefill=prefill)
-    output = model.trunk(tokens, context).output
+    trunk = model.trunk(tokens, context)
     context.commit()
-    return output
+    return trunk
 
 
-def prefill(model: Longcat, cache: Cache, prompt: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Run a prompt, int64 [1, S], in chunks of at most `chunk` tokens: the final states of each, [1, C, H]."""
+def prefill(model: Longcat, cache: Cache, prompt: Tensor, chunk: int) -> Iterator[Trunk]:
+    """Run a prompt, int64 [1, S], in chunks of at most `chunk` tokens; what came of each."""
     for part in prompt.split(chunk, dim=1):
         yield extend(model, cache, part, prefill=True)
 
@@ -58,10 +58,10 @@ def decode(model: Longcat, prompt: Sequence[int], sampler: Sampler, limit: int, 
     """
     device = model.norm.weight.device
     cache = empty_cache(model, len(prompt) + limit)
-    for output in prefill(model, cache, as_row(prompt, device), chunk):
-        last = output
-    token = sampler(last_logits(model, last))
+    for trunk in prefill(model, cache, as_row(prompt, device), chunk):
+        last = trunk
+    token = sampler(last_logits(model, last.output))
     yield token
     for _ in range(limit - 1):
-        token = sampler(last_logits(model, extend(model, cache, as_row([token], device))))
+        token = sampler(last_logits(model, extend(model, cache, as_row([token], device)).output))
         yield token

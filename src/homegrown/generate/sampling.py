@@ -94,10 +94,10 @@ def distribution(logits: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor
     scores = logits.detach().to("cpu", torch.float64)
     if not torch.isfinite(scores).all():
         raise GenerateError("the model's logits are not finite; its weights are damaged or its training has diverged")
-    # From the top down, so that a small temperature cannot overflow.
-    scores, tokens = ((scores - scores.max()) / config.temperature).sort(descending=True, stable=True)
+    scores, tokens = scores.sort(descending=True, stable=True)
     count = len(scores) if config.top_k == 0 else min(config.top_k, len(scores))
-    probs = scores[:count].softmax(0)
+    # From the top down, so that a small temperature cannot overflow.
+    probs = ((scores[:count] - scores[0]) / config.temperature).softmax(0)
     if config.top_p < 1:
         before = probs.cumsum(0) - probs
         probs = probs[before < config.top_p]

@@ -23,7 +23,7 @@ from homegrown.generate.decode import as_row, empty_cache, extend, last_logits, 
 from homegrown.generate.errors import GenerateError
 from homegrown.generate.rows import RowContext
 from homegrown.generate.sampling import greedy
-from homegrown.model import Cache, CachedContext, Longcat
+from homegrown.model import Cache, CachedContext, Draft, Longcat
 from homegrown.model.sparse import Selection
 
 
@@ -62,9 +62,10 @@ def speculate(
     """
     acceptance = Acceptance() if acceptance is None else acceptance
     cache = empty_cache(model, len(prompt) + limit)
-    drafter = Drafter(model, cache)
-    states = _prefill(model, cache, drafter, as_row(prompt, cache.tokens.device), chunk)
-    tokens = [int(greedy(last_logits(model, states)))]
+    row = as_row(prompt, cache.tokens.device)
+    drafter = Drafter(model, cache, row)
+    states, token = _prefill(model, cache, drafter, row, chunk)
+    tokens = [token]
     left = limit - 1
     yield from tokens
     while left:
@@ -80,69 +81,79 @@ def speculate(
         yield from tokens
 
 
-def _prefill(model: Longcat, cache: Cache, drafter: Drafter, prompt: Tensor, chunk: int) -> Tensor:
-    """Run a prompt through model and draft block: the final state of its last token, [1, 1, H]."""
+def _prefill(model: Longcat, cache: Cache, drafter: Drafter, prompt: Tensor, chunk: int) -> tuple[Tensor, int]:
+    """Run a prompt through model and draft block.
+
+    Returns:
+        [1, 1, H] the state behind the prompt's last token, from which drafts go on; the token that follows it.
+    """
     start = 0
-    for states in prefill(model, cache, prompt, chunk):
+    for trunk in prefill(model, cache, prompt, chunk):
+        states = model.draft_start(trunk)
         # What stands behind the prompt's last token is not known yet.
         behind = prompt[:, start + 1 : cache.length + 1]
         if behind.shape[1]:
             drafter.absorb(states[:, : behind.shape[1]], behind)
         start = cache.length
-    return states[:, -1:]
+    return states[:, -1:], int(greedy(last_logits(model, trunk.output)))
 
 
 class Drafter:
     """The draft head of a model at work on one sequence.
 
-    Its cache keeps one row, at position i, for each final state h_i of the model and the token x_{i+1} behind it. The
-    rows of further draft steps, made from the head's own output, stand behind these until the next proposal.
+    Its cache keeps one row, at position i, for each state h_i of the model and the token x_{i+1} behind it. The rows of
+    further draft steps, made from the head's own states, stand behind these until the next proposal.
 
     Args:
         model: with a draft head.
         cache: the model's. The draft block's slot in it is used, with a length and tokens of its own.
+        prompt: int64 [1, S].
     """
 
-    def __init__(self, model: Longcat, cache: Cache) -> None:
+    def __init__(self, model: Longcat, cache: Cache, prompt: Tensor) -> None:
         self._model, slot = model, model.config.attention_sublayers
         index = {slot: cache.index[slot]} if slot in cache.index else {}
         self._cache = Cache({slot: cache.latent[slot]}, index, torch.full_like(cache.tokens, -1))
+        self._cache.tokens[:, 0] = prompt[:, 0]
         self._dtype = cache.latent[slot].dtype
 
-    @torch.inference_mode()
     def absorb(self, states: Tensor, tokens: Tensor) -> None:
-        """Add rows of a prompt: final states [1, S, H] and the tokens behind them, int64 [1, S]."""
-        context = self._context(self._cache.length, tokens.shape[1], prefill=True)
-        self._model.draft(tokens, states, context)
-        context.commit()
+        """Add rows of a prompt: states [1, S, H] of the model and the tokens behind them, int64 [1, S]."""
+        self._step(states, tokens, self._cache.length, prefill=True)
+        self._cache.length += tokens.shape[1]
 
-    @torch.inference_mode()
     def propose(self, states: Tensor, tokens: Sequence[int], count: int) -> list[int]:
         """Draft the `count` tokens that follow `tokens`.
 
         Args:
-            states: [1, S, H] the newest final states of the model.
+            states: [1, S, H] the newest states of the model.
             tokens: the S tokens behind them.
             count: draft steps; none leaves everything as it is.
         """
         drafts: list[int] = []
         if not count:
             return drafts
-        device = states.device
-        context = self._context(self._cache.length, len(tokens))
-        draft = self._model.draft(as_row(tokens, device), states, context)
-        context.commit()
-        drafts.append(int(greedy(last_logits(self._model, draft.output))))
+        start = self._cache.length
+        draft = self._step(states, as_row(tokens, states.device), start)
+        self._cache.length = start = start + len(tokens)
         first = draft.selection
-        for past in range(self._cache.length, self._cache.length + count - 1):
-            reused = _reused(first, self._cache.length, past)
-            row = as_row(drafts[-1:], device)
-            draft = self._model.draft(row, draft.chained[:, -1:], self._context(past, 1), reused)
+        drafts.append(int(greedy(last_logits(self._model, draft.output))))
+        for past in range(start, start + count - 1):
+            row = as_row(drafts[-1:], states.device)
+            draft = self._step(draft.chained[:, -1:], row, past, _reused(first, start, past))
             drafts.append(int(greedy(last_logits(self._model, draft.output))))
         return drafts
 
-    def _context(self, past: int, count: int, prefill: bool = False) -> CachedContext:
-        return CachedContext(self._model.config, self._cache, count, self._dtype, past, prefill)
+    @torch.inference_mode()
+    def _step(
+        self, states: Tensor, tokens: Tensor, past: int, reused: Selection | None = None, prefill: bool = False
+    ) -> Draft:
+        """One step of the head: rows for states [1, S, H] and the tokens behind them, from position `past` on."""
+        config, count = self._model.config, tokens.shape[1]
+        self._cache.tokens[:, past + 1 : past + 1 + count] = tokens
+        earlier = self._cache.tokens[:, max(past + 2 - config.ngram.order, 0) : past + 1]
+        context = CachedContext(config, self._cache, count, self._dtype, past, prefill)
+        return self._model.draft(tokens, states, context, reused, earlier)
 
 
 def _reused(first: Selection | None, start: int, last: int) -> Selection | None:
@@ -156,16 +167,19 @@ def _reused(first: Selection | None, start: int, last: int) -> Selection | None:
 
 @torch.inference_mode()
 def _check(model: Longcat, cache: Cache, tokens: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """Run tokens behind those in the cache, whose length stays: final states [1, S, H] and what the model says after
-    each of them."""
+    """Run tokens behind those in the cache, whose length stays.
+
+    Returns:
+        [1, S, H] the states from which drafts go on; the token that follows each of `tokens`.
+    """
     context = RowContext(model.config, cache, len(tokens), cache.latent[0].dtype)
     with ops.row_by_row():
-        states = model.trunk(as_row(tokens, cache.tokens.device), context).output
-        logits = model.logits(states)
+        trunk = model.trunk(as_row(tokens, cache.tokens.device), context)
+        logits = model.logits(trunk.output)
     if len(tokens) > 1 and _compared.get(model) != (logits.device, logits.dtype):
         _compare(model, cache, tokens, logits)
         _compared[model] = (logits.device, logits.dtype)
-    return states, greedy(logits)[0].tolist()
+    return model.draft_start(trunk), greedy(logits)[0].tolist()
 
 
 _compared: WeakKeyDictionary[nn.Module, tuple[torch.device, torch.dtype]] = WeakKeyDictionary()
@@ -181,7 +195,7 @@ def _compare(model: Longcat, cache: Cache, tokens: Sequence[int], logits: Tensor
     """
     length = cache.length
     together = _keys(cache, length, length + len(tokens))
-    rows = [last_logits(model, extend(model, cache, as_row([token], logits.device))) for token in tokens]
+    rows = [last_logits(model, extend(model, cache, as_row([token], logits.device)).output) for token in tokens]
     cache.length = length
     alone = _keys(cache, length, length + len(tokens))
     if torch.equal(logits[0], torch.stack(rows)) and all(map(torch.equal, together, alone)):
