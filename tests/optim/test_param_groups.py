@@ -8,7 +8,9 @@ from homegrown.model import Longcat
 from homegrown.optim import build_optimizer, group_of
 from homegrown.optim.groups import _COMPILED
 
-OPTIM = OptimConfig(muon_lr=0.01, adam_lr=0.02, embed_lr=0.03, ngram_lr=0.04, head_lr=0.05, weight_decay=0.1)
+OPTIM = OptimConfig(
+    muon_lr=0.01, adam_lr=0.02, embed_lr=0.03, ngram_lr=0.04, head_lr=0.05, indexer_lr=0.06, weight_decay=0.1
+)
 MODEL = ModelConfig(hidden_size=1024)
 
 
@@ -24,7 +26,7 @@ MODEL = ModelConfig(hidden_size=1024)
         ("layers.0.mlp.experts.down_proj", (2, 8, 4), "experts", "muon", 0.01, 0.1),
         ("ngram_embeddings.proj", (2, 8, 4), "n-gram projections", "muon", 0.01, 0.1),
         ("layers.0.mlp.router.classifier.weight", (6, 8), "router", "adamw", 0.02, 0.1),
-        ("layers.0.self_attn.0.indexer.wk.weight", (4, 8), "indexer", "adamw", 0.02, 0.1),
+        ("layers.0.self_attn.0.indexer.wk.weight", (4, 8), "indexer", "adamw", 0.06, 0.1),
         ("layers.0.self_attn.0.indexer.k_norm.weight", (4,), "norms", "adamw", 0.02, 0.0),
         ("layers.0.self_attn.0.indexer.k_norm.bias", (4,), "biases", "adamw", 0.02, 0.0),
         ("layers.0.mlp.router.classifier.bias", (6,), "biases", "adamw", 0.02, 0.0),
@@ -60,7 +62,9 @@ def test_wrong_number_of_axes_is_refused():
 
 
 def test_width_transfer_scales_matrices_under_adamw_only():
-    optim = OptimConfig(adam_lr=1.0, embed_lr=1.0, ngram_lr=1.0, head_lr=1.0, muon_lr=1.0, base_width=256)
+    optim = OptimConfig(
+        adam_lr=1.0, embed_lr=1.0, ngram_lr=1.0, head_lr=1.0, indexer_lr=1.0, muon_lr=1.0, base_width=256
+    )
     adamw = OptimConfig(adam_lr=1.0, base_width=256, hidden="adamw")
 
     def rate(name, axes, config=optim):

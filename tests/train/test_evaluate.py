@@ -40,19 +40,18 @@ def window_start(token: int, seq_len: int) -> int:
     return seq_len + 1 + (token - seq_len - 1) // fresh * fresh - seq_len // 2
 
 
-def brute_force(model: Longcat, split: Split, documents: int, seq_len: int) -> tuple[float, int]:
-    """Nats and count of all tokens, each predicted by a forward pass over just the tokens before it."""
-    nats, count = 0.0, 0
-    for index in range(documents):
+def brute_force(model: Longcat, split: Split, seq_len: int) -> dict[tuple[int, int], list[float]]:
+    """Nats of all tokens, each predicted by a forward pass over just the tokens before it, by document and window."""
+    nats: dict[tuple[int, int], list[float]] = {}
+    for index in range(split.documents):
         ids = torch.from_numpy(split.document(index).astype("int64"))
         for token in range(1, len(ids)):
             start = window_start(token, seq_len)
             assert min(token, seq_len // 2) <= token - start <= seq_len
             with torch.no_grad():
                 logits = model(ids[None, start:token])[0, -1]
-            nats -= logits.log_softmax(-1)[ids[token]].item()
-            count += 1
-    return nats, count
+            nats.setdefault((index, start), []).append(-logits.log_softmax(-1)[ids[token]].item())
+    return nats
 
 
 @pytest.mark.parametrize("seq_len", [16, 7])
@@ -62,7 +61,8 @@ def test_every_token_is_scored_once(model, short_held, seq_len):
     assert min(lengths) < 16 < 40 < max(lengths)
     passes: list[int] = []
     score = evaluate(model, held, seq_len, progress=passes.append)
-    nats, count = brute_force(model, held, held.documents, seq_len)
+    costs = [cost for window in brute_force(model, held, seq_len).values() for cost in window]
+    nats, count = math.fsum(costs), len(costs)
     assert score.tokens == count == held.tokens - held.documents == sum(passes)
     assert score.nats == pytest.approx(nats, rel=1e-10)
     assert score.documents == held.documents
@@ -70,14 +70,18 @@ def test_every_token_is_scored_once(model, short_held, seq_len):
         assert evaluate(model, held, seq_len, rows=rows).nats == pytest.approx(nats, rel=1e-10)
 
 
-def test_a_limit_ends_after_the_document_that_reaches_it(model, short_held):
+def test_a_limit_takes_windows_from_all_over_the_split(model, short_held):
     held = short_held.held
-    limit = len(held.document(0)) + 1
-    score = evaluate(model, held, 16, max_tokens=limit)
-    nats, count = brute_force(model, held, 2, 16)
-    assert (score.documents, score.tokens) == (2, count)
-    assert score.nats == pytest.approx(nats, rel=1e-10)
-    assert score.text_bytes == held.document_bytes(0) + held.document_bytes(1)
+    windows = list(brute_force(model, held, 16).items())
+    total = sum(len(costs) for _, costs in windows)
+    every = 3
+    score = evaluate(model, held, 16, max_tokens=-(-total // every))
+    chosen = windows[every // 2 :: every]
+    assert score.tokens == sum(len(costs) for _, costs in chosen) < total / 2
+    assert score.nats == pytest.approx(math.fsum(cost for _, costs in chosen for cost in costs), rel=1e-10)
+    assert score.documents == len({document for (document, _), _ in chosen})
+    each = [held.document_bytes(document) / (len(held.document(document)) - 1) for document in range(held.documents)]
+    assert score.text_bytes == round(sum(each[document] * len(costs) for (document, _), costs in chosen))
     assert evaluate(model, held, 16, max_tokens=held.tokens + 1) == evaluate(model, held, 16)
 
 

@@ -53,6 +53,7 @@ class OptimConfig:
     """`lazy`: a step moves only the table rows it looked up, at their cost alone; `all`: plain AdamW, under which the
     other rows drift on while their moments fade."""
     head_lr: float = 2e-3
+    indexer_lr: float = 2e-3
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_eps: float = 1e-16

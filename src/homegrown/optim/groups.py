@@ -105,7 +105,7 @@ def _settings(group: str, optim: OptimConfig, model: ModelConfig) -> Group:
         return Group(group, "adamw", optim.adam_lr * width, decay)
     lr, weight_decay = {
         ROUTER: (optim.adam_lr * width, decay),
-        INDEXER: (optim.adam_lr * width, decay),
+        INDEXER: (optim.indexer_lr * width, decay),
         # Rows get gradients rarely and live at rates far above a matrix's: decay would only fade them.
         EMBEDDING: (optim.embed_lr, 0.0),
         NGRAM_TABLES: (optim.ngram_lr, 0.0),

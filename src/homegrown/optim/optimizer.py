@@ -202,7 +202,17 @@ def _adamw(slots: list[Slot], config: OptimConfig, row_lazy: bool) -> AdamW:
 
 
 def _check(config: OptimConfig, row_lazy: Collection[str]) -> None:
-    for name in ("muon_lr", "adam_lr", "embed_lr", "ngram_lr", "head_lr", "weight_decay", "clip_norm", "base_width"):
+    for name in (
+        "muon_lr",
+        "adam_lr",
+        "embed_lr",
+        "ngram_lr",
+        "head_lr",
+        "indexer_lr",
+        "weight_decay",
+        "clip_norm",
+        "base_width",
+    ):
         value = getattr(config, name)
         require(value >= 0, f"optim.{name} = {value}: must not be negative")
     for name in ("muon_momentum", "adam_beta1", "adam_beta2"):

@@ -42,12 +42,18 @@ class Score:
 
 @dataclass(frozen=True)
 class _Window:
-    """Tokens start..stop of a document, of which those from `score_from` on are scored."""
+    """Tokens start..stop of a document, of which those from `score_from` on are scored; `of`, its scored tokens."""
 
     document: int
     start: int
     stop: int
     score_from: int
+    of: int
+
+    @property
+    def scored(self) -> int:
+        """How many tokens it scores."""
+        return self.stop - self.score_from
 
 
 def evaluate(
@@ -68,11 +74,17 @@ def evaluate(
         model: scored as it is, in its own dtype; the logits' cross-entropy is taken in float32.
         split: documents, each from its BOS to its EOS token.
         seq_len: window length in tokens.
-        max_tokens: stop after the document that reaches this many tokens; 0 scores the whole split.
+        max_tokens: score at most about this many tokens, in windows spread evenly over the split, a document's bytes
+            being shared out over its tokens; 0 scores the whole split.
         rows: windows per forward pass.
         progress: called with the number of tokens scored after each pass.
     """
-    windows, documents = _windows(split, seq_len, max_tokens)
+    windows = _windows(split, seq_len)
+    if max_tokens:
+        every = -(-sum(window.scored for window in windows) // max_tokens)
+        windows = windows[every // 2 :: every] or windows[:1]
+    text_bytes = sum(split.document_bytes(window.document) * window.scored / window.of for window in windows)
+    documents = len({window.document for window in windows})
     # Windows of like length share a pass, so that little is padded; the order is fixed.
     windows.sort(key=lambda window: (window.start - window.stop, window.document, window.start))
     nats, scored = torch.zeros((), dtype=torch.float64, device=model.norm.weight.device), 0
@@ -82,25 +94,20 @@ def evaluate(
             nats += loss
             scored += count
             progress(count)
-    text_bytes = sum(split.document_bytes(index) for index in range(documents))
-    return Score(float(nats), scored, text_bytes, documents)
+    return Score(float(nats), scored, round(text_bytes), documents)
 
 
-def _windows(split: Split, seq_len: int, max_tokens: int) -> tuple[list[_Window], int]:
+def _windows(split: Split, seq_len: int) -> list[_Window]:
     windows: list[_Window] = []
-    seen = 0
     for document in range(split.documents):
-        if max_tokens and seen >= max_tokens:
-            return windows, document
         length = len(split.document(document))
-        seen += length
         scored = 1
         while scored < length:
             start = 0 if scored == 1 else scored - seq_len // 2
             stop = min(length, start + seq_len + 1)
-            windows.append(_Window(document, start, stop, scored))
+            windows.append(_Window(document, start, stop, scored, length - 1))
             scored = stop
-    return windows, split.documents
+    return windows
 
 
 def _batched(windows: list[_Window], rows: int) -> Iterator[list[_Window]]:
