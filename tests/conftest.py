@@ -5,6 +5,10 @@ import shutil
 
 import pytest
 
+# Tensors here are tiny: a second thread gains nothing, and on a busy machine threads that wait for each other take many
+# times as long. Set before torch is imported; tests that are about threads set their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
