@@ -17,9 +17,18 @@ from homegrown.cli.main import main
 from homegrown.generate import GenerateError, Generation, Piece, SamplingConfig, complete
 from homegrown.tokenizer import Tokenizer, train_tokenizer
 
-GREEDY = ["--temperature", "0", "--max-tokens", "12", "--device", "cpu"]
+GREEDY = ["--temperature", "0", "--max-tokens", "12", "--device", "cpu", "--threads", "1"]
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Commands set the number of threads of the whole process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +131,7 @@ class TestGenerate:
 
     def test_a_directory_without_tokenizer(self, run: Run, directory: Path, tmp_path: Path) -> None:
         homegrown.save(homegrown.load(directory)[0], None, tmp_path / "mute")
-        status, _, err = run("generate", str(tmp_path / "mute"), "--prompt", "a", "--device", "cpu")
+        status, _, err = run("generate", str(tmp_path / "mute"), "--prompt", "a", *GREEDY)
         assert status == 1
         assert "mute: there is no tokenizer.json; put the one the model was trained with there" in err
 
@@ -196,7 +205,7 @@ class TestChat:
         assert err.count("drafts accepted") == 2
 
     def test_commands_are_listed(self, run: Run, directory: Path) -> None:
-        err = run("chat", str(directory), stdin="/help\n/what\n")[2]
+        err = run("chat", str(directory), *GREEDY, stdin="/help\n/what\n")[2]
         assert err.count("/reset begin anew") == 2
         assert "no such command: /what" in err
 
@@ -207,11 +216,11 @@ class TestChat:
         assert "x x" not in asked[1]
 
     def test_says_when_a_model_was_only_pretrained(self, run: Run, directory: Path) -> None:
-        quiet = run("chat", str(directory), stdin="")[2]
+        quiet = run("chat", str(directory), *GREEDY, stdin="")[2]
         assert "note:" not in quiet
         (directory.parent / "ledger.jsonl").touch()
         try:
-            told = run("chat", str(directory), stdin="")[2]
+            told = run("chat", str(directory), *GREEDY, stdin="")[2]
         finally:
             (directory.parent / "ledger.jsonl").unlink()
         assert "never taught to hold a conversation" in told

@@ -81,10 +81,11 @@ def check_up_to_rounding(model: Longcat, cache: Cache, tokens: Sequence[int]) ->
     return model.draft_start(trunk), model.logits(trunk.output).argmax(-1)[0].tolist()
 
 
+@pytest.mark.parametrize(("past", "threads"), [(3, 1), (9, 1), (30, 1), (30, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("past", [3, 9, 30])
-def test_a_pass_of_several_rows_is_as_many_passes_of_one(past: int, dtype: torch.dtype) -> None:
+def test_a_pass_of_several_rows_is_as_many_passes_of_one(past: int, dtype: torch.dtype, threads: int) -> None:
     """Logits and all keys, to the last bit, where rows see fewer keys than the budget, as many, and more."""
+    torch.set_num_threads(threads)
     config = small()
     model = talker(config, seed=3, dtype=dtype)
     tokens, _ = batch(config, 1, past + 4, seed=past)

@@ -71,7 +71,7 @@ def generate(
         tokenizer: `None` makes pieces without text; the prompt must then be token ids.
         prompt: text, before which the beginning-of-sequence token is put, or token ids, taken as they are.
         sampling: how tokens are chosen and when to end. The text also ends when the model's longest context is full.
-        speculative: let the draft head propose tokens. The text is exactly that of greedy decoding, sooner.
+        speculative: let the draft head propose tokens. The text is exactly that of greedy decoding, in fewer passes.
         chunk: prompt tokens in one pass. Other chunks may round differently.
 
     Returns:
