@@ -123,6 +123,8 @@ def _read() -> str | None:
         try:
             words = input("> " if sys.stdin.isatty() else "").strip()
         except EOFError:
+            if sys.stdin.isatty():
+                print()
             return None
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
