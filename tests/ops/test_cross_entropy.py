@@ -25,10 +25,12 @@ def targets() -> torch.Tensor:
     return target
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("spread", [1.0, 30.0])
+@pytest.mark.parametrize(
+    ("dtype", "spread"), [*((dtype, 1.0) for dtype in TOLERANCE), (torch.float64, 30.0), (torch.float32, 30.0)]
+)
 def test_implementations(several_chunks, dtype, spread):
-    """Also where the softmax is nearly one-hot."""
+    """Also where the softmax is nearly one-hot, but in bfloat16: its logits of a hundred are off by a half, which turns
+    near ties around whoever computes them."""
     target = targets()
     inputs = [torch.randn(TOKENS, HIDDEN) * spread, torch.randn(VOCAB, HIDDEN) * HIDDEN**-0.5]
     check("linear_cross_entropy", lambda *args: ops.linear_cross_entropy(*args, target), inputs, dtype)
