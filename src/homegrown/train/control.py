@@ -42,21 +42,22 @@ class StepGuard:
     """Decides on the device whether a step is kept.
 
     A step is dropped when its loss or gradient norm is not finite, or lies more than `sigma` standard deviations above
-    the mean of the last `window` kept steps (after `min_history` of them). The answer is a tensor factor, 0 or 1.
+    the mean of the last `window` finite steps (after `min_history` of them). The answer is a tensor factor, 0 or 1.
+    An outlier joins the range at the limit it exceeded: one hardly moves it, but a lasting shift is accepted in time.
     """
 
     def __init__(self, config: GuardConfig, device: torch.device) -> None:
         self.config = config
         self._history = torch.zeros(2, config.window, dtype=torch.float64, device=device)
-        self._kept = torch.zeros((), dtype=torch.int64, device=device)
+        self._seen = torch.zeros((), dtype=torch.int64, device=device)
 
     def judge(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """1.0 to keep the step, 0.0 to drop it; kept values join the recent range."""
+        """1.0 to keep the step, 0.0 to drop it; finite values join the recent range."""
         config = self.config
         new = torch.stack((loss.detach(), norm.detach())).to(torch.float64)
-        keep = torch.isfinite(new).all()
+        finite = keep = torch.isfinite(new).all()
         if config.sigma > 0:
-            filled = torch.arange(config.window, device=new.device) < self._kept
+            filled = torch.arange(config.window, device=new.device) < self._seen
             count = filled.sum().clamp(min=1)
             mean = (self._history * filled).sum(1) / count
             deviation = (((self._history - mean[:, None]) * filled).square().sum(1) / count).sqrt()
@@ -64,22 +65,24 @@ class StepGuard:
             # and clipping deals with that.
             floor = mean.abs() * mean.new_tensor([0.02, 0.5])
             limit = mean + config.sigma * torch.maximum(deviation, floor)
-            keep &= (new <= limit).all() | (self._kept < config.min_history)
-        slot = self._kept % config.window
+            early = self._seen < config.min_history
+            keep = finite & ((new <= limit).all() | early)
+            new = torch.where(early, new, torch.minimum(new, limit))
+        slot = self._seen % config.window
         here = torch.arange(config.window, device=new.device) == slot
-        self._history = torch.where(here & keep, new.nan_to_num()[:, None], self._history)
-        self._kept += keep
+        self._history = torch.where(here & finite, new.nan_to_num()[:, None], self._history)
+        self._seen += finite
         return keep.to(torch.float32)
 
     def forget(self) -> None:
         """Begin a new range: what is trained has changed, and with it what is ordinary."""
-        self._kept.zero_()
+        self._seen.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The recent range."""
-        return {"history": self._history, "kept": self._kept}
+        return {"history": self._history, "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue with a saved recent range."""
         self._history.copy_(state["history"])
-        self._kept.copy_(state["kept"])
+        self._seen.copy_(state["seen"])
