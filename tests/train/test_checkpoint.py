@@ -37,7 +37,7 @@ def tensors(seed: int = 0) -> dict[str, Tensor]:
         "optimizer/weight/master": numbers.T,
         "optimizer/weight/step": torch.tensor(7.0),
         "guard/history": torch.randn(2, 5, generator=generator, dtype=torch.float64),
-        "guard/kept": torch.tensor(seed),
+        "guard/seen": torch.tensor(seed),
     }
 
 

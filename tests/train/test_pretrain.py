@@ -229,7 +229,7 @@ def test_a_dropped_step_is_reported_and_leaves_nothing(dataset, tmp_path):
     newest, complaints = load_newest(config.run / "checkpoints")
     assert newest is not None
     assert (newest.step, complaints) == (4, [])
-    assert newest.tensors["guard/kept"].item() == 3
+    assert newest.tensors["guard/seen"].item() == 3
 
 
 def test_nothing_held_out_is_nothing_scored(corpus, tmp_path, capfd):

@@ -18,6 +18,9 @@ EVALUATION_SPEED = 2.0
 """Scoring reads tokens about this many times as fast as training (forward only, windows overlapping by half)."""
 COMPARISON_SECONDS_PER_MB = 1.0
 """What compressing the training text for comparison costs."""
+STEADY_SPEED = 0.8
+"""Share of the speed measured at the start that a run keeps: between steps it scores, writes samples and saves, and a
+machine that others use too slows down."""
 CLOSING_SECONDS = 15.0
 """Start-up, samples, export and report."""
 PROBED_STEPS = 8
@@ -73,7 +76,7 @@ def prepare(
         speed = _tokens_per_second(config)
         batch = config.data.global_batch * config.data.seq_len
         left = 60 * minutes - (time.perf_counter() - started) - _closing_seconds(dataset, speed)
-        steps = max(1, int(left * speed / batch))
+        steps = max(1, int(left * STEADY_SPEED * speed / batch))
         notes.append(
             f"{speed:,.0f} tokens/s here: {steps:,} steps of {batch:,} tokens fit into {minutes:g} minutes "
             f"(to repeat this run exactly: --steps {steps})"
