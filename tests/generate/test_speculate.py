@@ -13,7 +13,7 @@ from homegrown.config import ModelConfig
 from homegrown.generate import Acceptance, GenerateError, Sampler, SamplingConfig, decode, speculate
 from homegrown.generate.decode import as_row, empty_cache, extend
 from homegrown.generate.speculate import Drafter
-from homegrown.model import Cache, CachedContext, Longcat, shifted
+from homegrown.model import Cache, CachedContext, History, Longcat, shifted
 from tests.generate.talker import prompts, talker
 from tests.model.small import batch, small
 
@@ -143,7 +143,9 @@ def first_drafts(model: Longcat, tokens: Tensor) -> list[int]:
         context = model.context(tokens)
         state = model.draft_start(model.trunk(tokens, context))
         ahead = shifted(tokens, 1, model.config.pad_token_id)
-        draft = model.draft(ahead, state, context, earlier=tokens[:, :1])
+        draft = model.draft(
+            ahead, state, context, None, History.after(tokens[:, :1], ahead, context.span.positions + 1)
+        )
         return model.logits(draft.output)[0].argmax(-1).tolist()
 
 

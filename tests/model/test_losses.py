@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,17 @@ from torch import Tensor
 
 from homegrown.config import LossConfig, ModelConfig
 from homegrown.model import Longcat
-from homegrown.train.losses import Losses, LossPlan, balance_loss, compute_losses, plan_losses
+from homegrown.train.losses import (
+    TERMS,
+    LossPlan,
+    Micro,
+    WholeRows,
+    balance_factors,
+    balance_loss,
+    count_targets,
+    forward_part,
+    plan_losses,
+)
 from tests import reference
 from tests.model.small import batch, small
 from tests.model.twin import built, tiny
@@ -21,12 +32,18 @@ WEIGHTS = LossConfig(mtp=0.3, mtp_final=0.3, balance=0.02, balance_groups=2, z=1
 
 
 def planned(config: ModelConfig, first: Tensor, micro_batches: int = 1, **changes: Any) -> LossPlan:
-    return plan_losses(replace(WEIGHTS, **changes), config, TARGET, first, micro_batches, step=1, steps=10)
+    targets = count_targets(first, config)
+    return plan_losses(replace(WEIGHTS, **changes), config, TARGET, targets, micro_batches, step=1, steps=10)
+
+
+def compute_losses(model: Longcat, tokens: Tensor, first: Tensor, plan: LossPlan) -> SimpleNamespace:
+    out = forward_part(model, None, Micro(tokens, first), plan, WholeRows())
+    return SimpleNamespace(**{**dict(zip(TERMS, out.terms, strict=True)), "total": out.loss})
 
 
 def real(
     config: ModelConfig, weights: reference.Weights, tokens: Tensor, first: Tensor, **changes: Any
-) -> tuple[Longcat, Losses]:
+) -> tuple[Longcat, SimpleNamespace]:
     model = built(config, weights)
     return model, compute_losses(model, tokens, first, planned(config, first, **changes))
 
@@ -217,8 +234,11 @@ def test_balance_loss_is_one_per_group_at_balance(groups: int) -> None:
     weights = reference.random_weights(config, 2)
     tokens, first = batch(config, rows=2, length=9, seed=8)
     model = built(config, weights)
-    plan = plan_losses(replace(WEIGHTS, balance_groups=groups), config, 6.0, first, 1, step=1, steps=10)
-    found = balance_loss(model.trunk(tokens, model.context(tokens)).routing, config, plan)
+    targets = count_targets(first, config)
+    plan = plan_losses(replace(WEIGHTS, balance_groups=groups), config, 6.0, targets, 1, step=1, steps=10)
+    trunk = model.trunk(tokens, model.context(tokens))
+    factors = balance_factors(torch.stack([layer.counts for layer in trunk.routing]), config, plan)
+    found = balance_loss(trunk.routing, factors, trunk.hidden) / tokens.numel()
     assert found.item() == pytest.approx(config.num_layers, rel=1e-6)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from homegrown import ops
 from homegrown.config import ModelConfig, SparseConfig
 from homegrown.model import Cache, CachedContext, Draft, Longcat
+from homegrown.train.losses import WholeRows
 from tests import reference
 from tests.model.small import batch, small
 from tests.model.twin import built, tiny
@@ -70,7 +71,8 @@ def run_model(model: Longcat, tokens: Tensor, first: Tensor) -> tuple[Tensor, Te
         selection = None
         for ahead in range(1, model.config.mtp.steps + 1):
             following = torch.nn.functional.pad(tokens[:, ahead:], (0, ahead))
-            drafts.append(model.draft(following, chained, context, selection, earlier=tokens[:, :ahead]))
+            history = WholeRows().drafted(context, torch.nn.functional.pad(tokens, (0, 1)), ahead)
+            drafts.append(model.draft(following, chained, context, selection, history))
             chained, selection = drafts[-1].chained, drafts[-1].selection
     return trunk.hidden, model.logits(trunk.output), [layer.index_NK for layer in trunk.routing], drafts
 

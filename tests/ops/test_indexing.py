@@ -95,7 +95,8 @@ def test_indexer_loss(span, sparse, dtype, tolerance):
 
     given = [item.clone().requires_grad_() for item in index]
     base = [item.clone().requires_grad_() for item in core]
-    got = ops.indexer_loss(tuple(given), tuple(base), span, SCALE, selected)
+    targets = ops.core_targets(tuple(base), span, SCALE, selected)
+    got = ops.indexer_loss(tuple(given), targets, span, selected) / span.first.numel()
     (3 * got).backward()
     assert relative(got.detach(), wanted.detach()) < tolerance
     for leaf, expected in zip(given, leaves, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 from homegrown.model import Longcat, Routing
 from homegrown.model.router import Router
 from homegrown.train.health import router_similarity
-from homegrown.train.losses import compute_losses, plan_losses
+from homegrown.train.losses import Micro, WholeRows, count_targets, forward_part, plan_losses
 from homegrown.train.run import Workbench
 
 from . import tiny
@@ -22,13 +22,14 @@ def shifted_router(router: Router, gates: Tensor, mean: Tensor) -> Any:
     their batch mean by `mean` on its way to the balance loss. Both are zero; only their gradients matter."""
     config = router.config
 
-    def forward(x: Tensor) -> Routing:
+    def forward(x: Tensor, padding: Tensor | None = None) -> Routing:
         prob = (x @ router.classifier.weight.T).softmax(-1)
         index = (prob.detach() + router.e_score_correction_bias).topk(config.moe_topk, dim=-1).indices
         scale = torch.full((config.n_routed_experts + config.zero_expert_num,), config.routed_scaling_factor)
         if not config.scale_zero_experts:
             scale[config.n_routed_experts :] = 1.0
-        return Routing(index, ((prob + gates) * scale).gather(1, index), prob.mean(0) + mean)
+        counts = torch.bincount(index.flatten(), minlength=prob.shape[1])
+        return Routing(index, ((prob + gates) * scale).gather(1, index), (prob + mean).sum(0), counts)
 
     return forward
 
@@ -48,9 +49,10 @@ def test_health_is_the_ratio_of_two_gradients(dataset, monkeypatch, changes):
     for router, (gates, mean) in zip(model.routers(), moves, strict=True):
         monkeypatch.setattr(router, "forward", shifted_router(router, gates, mean))
     tokens, first = torch.from_numpy(batch.tokens), torch.from_numpy(batch.first)
-    plan = plan_losses(config.loss, config.model, bench.stepper.controller.target, first, 2, 1, config.steps)
+    targets = count_targets(first, config.model)
+    plan = plan_losses(config.loss, config.model, bench.stepper.controller.target, targets, 2, 1, config.steps)
     for rows in (slice(0, 2), slice(2, 4)):
-        compute_losses(model, tokens[rows], first[rows], plan).total.backward()
+        forward_part(model, None, Micro(tokens[rows], first[rows]), plan, WholeRows()).loss.backward()
     expected = [(mean.grad.norm() / gates.grad.norm()).item() for gates, mean in moves]
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
     assert min(expected) > 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from homegrown.config import MtpConfig, SparseConfig, TrainConfig, to_toml
 from homegrown.data import Batch, TokenDataset
 from homegrown.model import Longcat
-from homegrown.train.losses import plan_losses
+from homegrown.train.losses import count_targets, plan_losses
 from homegrown.train.run import Workbench
 from homegrown.train.step import Stepper, StepResult
 
@@ -170,7 +170,8 @@ def test_balance_is_the_mean_over_micro_batches(dataset):
         tokens = torch.from_numpy(batch.tokens[row : row + 1, :-1])
         context = reference.context(tokens, torch.from_numpy(batch.first[row : row + 1, :-1]))
         for layer in reference.trunk(tokens, context).routing:
-            count, chosen, share = tokens.numel(), layer.index_NK.numpy(), layer.mean_prob.detach().numpy()
+            count, chosen = tokens.numel(), layer.index_NK.numpy()
+            share = layer.prob_sum.detach().numpy() / count
             for group in range(groups):
                 members = range(group * routed // groups, (group + 1) * routed // groups)
                 slots = np.isin(chosen, members).sum()
@@ -292,7 +293,7 @@ def test_targets_stay_within_their_document():
     """Two documents in a row of six inputs: tokens 0-3 and 4-6."""
     first = torch.tensor([[0, 0, 0, 0, 4, 4, 4]])
     model, config = tiny.model_config(), tiny.train_config(Path("unused")).loss
-    plan = plan_losses(config, model, 2.0, first, 1, 1, 10)
+    plan = plan_losses(config, model, 2.0, count_targets(first, model), 1, 1, 10)
     assert plan.targets == 5  # 1 2 3 | 5 6
     assert plan.draft_targets == (3, 1)  # 2 3 | 6 and 3
 

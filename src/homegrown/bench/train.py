@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from homegrown import device as devices
-from homegrown import ops
 from homegrown.bench.interleave import Stopwatch, Tick, interleave
 from homegrown.bench.peer import PEER, build_peer, refuse_missing_peer
 from homegrown.bench.record import Agreement, Comparison, Entry, Record, Spread, origin
@@ -222,7 +221,7 @@ def _our_loss(model: Longcat) -> Callable[[Tensor], Tensor]:
     def loss_of(tokens: Tensor) -> Tensor:
         trunk = model.trunk(tokens, model.context(tokens))
         targets = shifted(tokens, 1, fill=-1)
-        total = ops.linear_cross_entropy(trunk.output.flatten(0, 1), model.lm_head.weight, targets.flatten())
+        total = model.lm_head.cross_entropy(trunk.output.flatten(0, 1), targets.flatten())
         return total / (tokens.shape[0] * (tokens.shape[1] - 1))
 
     return loss_of

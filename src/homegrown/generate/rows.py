@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from homegrown.config import ModelConfig
-from homegrown.model import Cache, CachedContext
+from homegrown.model import Cache, CachedContext, History
 from homegrown.model.context import Queries
 from homegrown.model.sparse import IndexInput, Selection
 from homegrown.ops import Span, row
@@ -38,9 +38,16 @@ class RowContext:
         self._rows = [CachedContext(config, cache, 1, dtype, past=cache.length + number) for number in range(count)]
         self.span = Span.causal(1, count, cache.length, cache.tokens.device)
 
-    def with_history(self, tokens: Tensor) -> Tensor:
+    @property
+    def padding(self) -> Tensor | None:
+        """Every row counts."""
+        return None
+
+    def history(self, tokens: Tensor) -> History:
         """The tokens behind the n − 1 newest cached ones; the new ones are remembered."""
-        return self._rows[0].with_history(tokens)
+        seen = self._rows[0].history(tokens)
+        earlier = seen.tokens.shape[1] - tokens.shape[1]
+        return History.after(seen.tokens[:, :earlier], tokens, self.span.positions)
 
     def rotation(self) -> tuple[Tensor, Tensor]:
         """Rotary tables of the new positions."""

@@ -23,7 +23,7 @@ from homegrown.generate.decode import as_row, empty_cache, extend, last_logits, 
 from homegrown.generate.errors import GenerateError
 from homegrown.generate.rows import RowContext
 from homegrown.generate.sampling import greedy
-from homegrown.model import Cache, CachedContext, Draft, Longcat
+from homegrown.model import Cache, CachedContext, Draft, History, Longcat
 from homegrown.model.sparse import Selection
 
 
@@ -153,7 +153,9 @@ class Drafter:
         self._cache.tokens[:, past + 1 : past + 1 + count] = tokens
         earlier = self._cache.tokens[:, max(past + 2 - config.ngram.order, 0) : past + 1]
         context = CachedContext(config, self._cache, count, self._dtype, past, prefill)
-        return self._model.draft(tokens, states, context, reused, earlier)
+        # A drafted token stands one place behind the position whose state it continues.
+        history = History.after(earlier, tokens, context.span.positions + 1)
+        return self._model.draft(tokens, states, context, reused, history)
 
 
 def _reused(first: Selection | None, start: int, last: int) -> Selection | None:

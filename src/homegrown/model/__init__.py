@@ -2,6 +2,7 @@
 
 from homegrown.model.context import Cache, CachedContext, Context, FullContext
 from homegrown.model.count import ParameterCount, count, training_flops
+from homegrown.model.history import History
 from homegrown.model.longcat import Longcat, Trunk, shifted
 from homegrown.model.mtp import Draft
 from homegrown.model.ngram import sparse_lookup
@@ -13,6 +14,7 @@ __all__ = [
     "Context",
     "Draft",
     "FullContext",
+    "History",
     "Longcat",
     "ParameterCount",
     "Routing",

@@ -58,12 +58,12 @@ class LatentAttention(nn.Module):
         config = self.config
         cos, sin = context.rotation()
         q_latent = self.q_a_layernorm(self.q_a_proj(x_BSH))
-        q = self.q_b_proj(q_latent).unflatten(-1, (config.num_attention_heads, config.qk_head_dim))
+        q = self.q_b_proj(q_latent).unflatten(-1, (-1, config.qk_head_dim))
         q_nope, q_rope = q.split((config.qk_nope_head_dim, config.qk_rope_head_dim), dim=-1)
         q = torch.cat((q_nope, ops.rotary(q_rope, cos[:, :, None], sin[:, :, None])), dim=-1)
         latent, rope_key = self.kv_a_proj_with_mqa(x_BSH).split((config.kv_lora_rank, config.qk_rope_head_dim), dim=-1)
         latent = self.kv_a_layernorm(latent, scale=self.key_scale)
-        kv_b = self.kv_b_proj.weight.unflatten(0, (config.num_attention_heads, -1))
+        kv_b = self.kv_b_proj.weight.unflatten(0, (-1, config.qk_nope_head_dim + config.v_head_dim))
         queries = Queries(q, latent, ops.rotary(rope_key, cos, sin), kv_b, self.scale)
         if self.indexer is not None and shared is None and context.wants_index():
             shared = context.select(self.slot, self.indexer(x_BSH, q_latent, cos, sin))

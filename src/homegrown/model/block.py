@@ -47,14 +47,15 @@ class Layer(nn.Module):
         attended, selection, loss_0 = self.self_attn[0](x, context, self._reused(0, selection))
         hidden = hidden + attended
         x = self.post_attention_layernorm[0](hidden)
-        shortcut, routing = self.mlp(x)
+        mixture, routing = self.mlp.send(x, context.padding)
         hidden = hidden + self.mlps[0](x)
 
         x = self.input_layernorm[1](hidden)
         attended, selection, loss_1 = self.self_attn[1](x, context, self._reused(1, selection))
         hidden = hidden + attended
+        mixture = self.mlp.compute(mixture)
         x = self.post_attention_layernorm[1](hidden)
-        hidden = hidden + self.mlps[1](x) + shortcut
+        hidden = hidden + self.mlps[1](x) + self.mlp.receive(mixture)
         return LayerOutput(hidden, routing, selection, tuple(loss for loss in (loss_0, loss_1) if loss is not None))
 
     def _reused(self, sublayer: int, selection: Selection | None) -> Selection | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from homegrown import ops
 from homegrown.config import ModelConfig
+from homegrown.model.history import History
 from homegrown.model.rope import angles
 from homegrown.model.sparse import IndexInput, Selection
 from homegrown.ops import Span
@@ -48,8 +49,12 @@ class Context(Protocol):
 
     span: Span
 
-    def with_history(self, tokens: Tensor) -> Tensor:
-        """The tokens after the earlier ones that n-gram hashing may look back to: int64 [B, P + S]."""
+    @property
+    def padding(self) -> Tensor | None:
+        """Which of the new tokens only fill a row up: bool [B, S], or `None` if none does."""
+
+    def history(self, tokens: Tensor) -> History:
+        """The new tokens, int64 [B, S], among the earlier ones that n-gram hashing may look back to."""
 
     def rotation(self) -> tuple[Tensor, Tensor]:
         """Rotary cosine and sine of the new positions, [B, S, R / 2]."""
@@ -61,7 +66,8 @@ class Context(Protocol):
         """Choose keys for the owner sublayer `slot`."""
 
     def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
-        """Core attention of sublayer `slot`: [B, S, h, V], and its indexer loss where one is being trained."""
+        """Core attention of sublayer `slot`: [B, S, h, V], and its indexer loss, summed over queries, where one is
+        being trained."""
 
 
 class FullContext:
@@ -86,9 +92,14 @@ class FullContext:
         restricted.counted = counted_BS
         return restricted
 
-    def with_history(self, tokens: Tensor) -> Tensor:
+    @property
+    def padding(self) -> Tensor | None:
+        """Rows are full."""
+        return None
+
+    def history(self, tokens: Tensor) -> History:
         """Nothing precedes a full sequence."""
-        return tokens
+        return History(tokens, self.span.positions, slice(None))
 
     def rotation(self) -> tuple[Tensor, Tensor]:
         """Rotary tables of the positions."""
@@ -119,7 +130,8 @@ class FullContext:
         loss = None
         if learns and selection is not None:
             index = (selection.index.query, selection.index.key, selection.index.weight)
-            loss = ops.indexer_loss(index, core, self.span, queries.scale, positions, self.counted)
+            targets = ops.core_targets(core, self.span, queries.scale, positions)
+            loss = ops.indexer_loss(index, targets, self.span, positions, self.counted)
         return ops.attention(*core, self.span, queries.scale, positions), loss
 
     def _latent(self, queries: Queries, cache: Tensor, positions: Tensor) -> Tensor:
@@ -202,12 +214,17 @@ class CachedContext:
         wide = torch.promote_types(dtype, torch.float32)
         self._rotation = angles(config.rope, config.qk_rope_head_dim, self.span.positions, wide)
 
-    def with_history(self, tokens: Tensor) -> Tensor:
+    @property
+    def padding(self) -> Tensor | None:
+        """Every new token counts."""
+        return None
+
+    def history(self, tokens: Tensor) -> History:
         """The tokens behind the n − 1 newest cached ones; the new ones are remembered."""
-        stop = self.past + tokens.shape[1]
-        self.cache.tokens[:, self.past : stop] = tokens
+        self.cache.tokens[:, self.past : self.past + tokens.shape[1]] = tokens
         look_back = max(self.config.ngram.order - 1, 0)
-        return self.cache.tokens[:, max(self.past - look_back, 0) : stop]
+        earlier = self.cache.tokens[:, max(self.past - look_back, 0) : self.past]
+        return History.after(earlier, tokens, self.span.positions)
 
     def rotation(self) -> tuple[Tensor, Tensor]:
         """Rotary tables of the new positions."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,27 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         return ops.linear(x, self.weight, self.bias)
+
+
+Scorer = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(hidden [N, H], weight [V, H], target [N]) -> summed cross-entropy of the targets that are not −1. The local one has
+the whole vocabulary here; tensor parallelism brings one for a head whose rows are spread."""
+
+
+class Head(Linear):
+    """The unembedding, [V, H].
+
+    Attributes:
+        scorer: how cross-entropies are computed; replaced from outside when the rows are sharded.
+    """
+
+    def __init__(self, hidden: int, vocab: int) -> None:
+        super().__init__(hidden, vocab)
+        self.scorer: Scorer = ops.linear_cross_entropy
+
+    def cross_entropy(self, hidden_NH: Tensor, target_N: Tensor) -> Tensor:
+        """Summed cross-entropy in nats, float32 or wider; a target of −1 leaves its token out."""
+        return self.scorer(hidden_NH, self.weight, target_N)
 
 
 class RMSNorm(nn.Module):

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from homegrown.config import ModelConfig
 from homegrown.model.block import Layer
-from homegrown.model.context import Context, FullContext
+from homegrown.model.context import Context, FullContext, History
 from homegrown.model.initialise import initialise
-from homegrown.model.layers import Linear, RMSNorm, Words
+from homegrown.model.layers import Head, RMSNorm, Words
 from homegrown.model.mtp import Draft, Mtp
 from homegrown.model.ngram import NgramEmbedding
 from homegrown.model.router import Router, Routing
@@ -23,11 +23,11 @@ from homegrown.ops import Span
 
 @dataclass(frozen=True)
 class Trunk:
-    """The main model's result before the head.
+    """What layers did to a hidden state.
 
     Attributes:
-        hidden: [B, S, H] after the last layer, before the final norm.
-        output: [B, S, H] after the final norm.
+        hidden: [B, S, H] after the last of them, before the final norm.
+        output: [B, S, H] after the final norm; `hidden` itself where the model is a part without its end.
         routing: one per layer.
         index_losses: indexer losses of all attention sublayers, where they were asked for.
     """
@@ -45,6 +45,7 @@ class Longcat(nn.Module):
 
     Attributes:
         recompute: recompute each layer in the backward pass instead of keeping its activations.
+        layers: by number; a part of a model holds only some of them, under the numbers they have in the whole.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -53,9 +54,9 @@ class Longcat(nn.Module):
         self.recompute = False
         self.embed_tokens = Words(config.vocab_size, config.hidden_size)
         self.ngram_embeddings = NgramEmbedding(config) if config.ngram.order else None
-        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_layers))
+        self.layers = nn.ModuleDict({str(number): Layer(config, number) for number in range(config.num_layers)})
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.lm_head = Head(config.hidden_size, config.vocab_size)
         self.mtp = Mtp(config) if config.mtp.layers else None
 
     def init_weights(self, seed: int) -> None:
@@ -98,10 +99,13 @@ class Longcat(nn.Module):
 
     def trunk(self, tokens: Tensor, context: Context) -> Trunk:
         """Run the main model: int64 [B, S] -> hidden states."""
-        hidden = self.embed(tokens, context)
+        return self.through(self.embed(tokens, context), context)
+
+    def through(self, hidden: Tensor, context: Context) -> Trunk:
+        """Run the layers that are here on [B, S, H], and the final norm if it is."""
         routing, index_losses = [], []
         selection: Selection | None = None
-        for layer in self.layers:
+        for layer in self.layers.values():
             if self.recompute and torch.is_grad_enabled():
                 out = checkpoint(layer, hidden, context, selection, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -109,15 +113,14 @@ class Longcat(nn.Module):
             hidden, selection = out.hidden, out.selection
             routing.append(out.routing)
             index_losses.extend(out.index_losses)
-        return Trunk(hidden, self.norm(hidden), tuple(routing), tuple(index_losses))
+        output = hidden if self.norm is None else self.norm(hidden)
+        return Trunk(hidden, output, tuple(routing), tuple(index_losses))
 
     def embed(self, tokens: Tensor, context: Context) -> Tensor:
         """Word rows fused with n-gram rows: [B, S, H]."""
-        history = context.with_history(tokens)
+        history = context.history(tokens)
         words = self.embed_tokens(tokens)
-        if self.ngram_embeddings is None:
-            return words
-        return self.ngram_embeddings(words, history, context.span.positions)
+        return words if self.ngram_embeddings is None else self.ngram_embeddings(words, history)
 
     def draft_start(self, trunk: Trunk) -> Tensor:
         """What the first draft step continues from: the trunk's state after or before its norm, as configured."""
@@ -137,7 +140,7 @@ class Longcat(nn.Module):
         previous: Tensor,
         context: Context,
         selection: Selection | None = None,
-        earlier: Tensor | None = None,
+        history: History | None = None,
     ) -> Draft:
         """One step of the draft head, at every position.
 
@@ -146,17 +149,16 @@ class Longcat(nn.Module):
             previous: [B, S, H], `draft_start` of the trunk (first step) or the last draft's `chained`.
             context: where the draft block's keys live.
             selection: the first step's selection, for later steps.
-            earlier: int64 [B, P], the tokens just before `tokens`, for n-gram hashing (`mtp.use_ngram`); `None` takes
-                those that the context remembers.
+            history: `tokens` behind those before them, for n-gram hashing (`mtp.use_ngram`); `None` takes what the
+                context remembers.
         """
         if self.mtp is None:
             raise ValueError("this model has no draft head (model.mtp.layers = 0)")
         embedded = self.embed_tokens(tokens)
         if self.config.mtp.use_ngram and self.ngram_embeddings is not None:
-            known = context.with_history(tokens) if earlier is None else torch.cat((earlier, tokens), dim=1)
-            # A drafted token stands at least one place behind the position whose state it continues.
-            ahead = 1 if earlier is None else earlier.shape[1]
-            embedded = self.ngram_embeddings(embedded, known, context.span.positions + ahead)
+            # A drafted token stands one place behind the position whose state it continues.
+            known = context.history(tokens).moved(1) if history is None else history
+            embedded = self.ngram_embeddings(embedded, known)
         return self.mtp(embedded, previous, context, selection)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from homegrown import ops
 from homegrown.config import ModelConfig, NgramConfig
+from homegrown.model.history import History
 
 Lookup = Callable[[Tensor, Tensor], Tensor]
 """Rows [..., W] of a table [R, W] at int64 ids [...]. The local one is an embedding; a sharded table brings its own."""
@@ -75,19 +76,17 @@ class NgramEmbedding(nn.Module):
         self.offsets = [sum(sizes[:table]) for table in range(ngram.tables)]
         self.lookup: Lookup = local_lookup
 
-    def forward(self, words: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, words: Tensor, history: History) -> Tensor:
         """Fuse the words' rows with the tables' rows.
 
         Args:
             words: [B, S, H] rows of the word embedding.
-            tokens: int64 [B, P + S]: the tokens, after P earlier ones (negative where there are none).
-            positions: int64 [B, S]: the place of each of the S tokens in its document.
+            history: the S tokens among those before them.
 
         Returns:
             [B, S, H]: (word + Σ_t P_t E_t[id_t]) / (1 + T), or word + Σ_t P_t E_t[id_t] / (1 + T) (`residual`).
         """
-        earlier = F.pad(positions, (tokens.shape[1] - positions.shape[1], 0))
-        ids = ngram_ids(tokens, self.config, self.vocab, self.eos, earlier)[:, -words.shape[1] :]
+        ids = ngram_ids(history.tokens, self.config, self.vocab, self.eos, history.place)[:, history.new]
         rows = self.lookup(self.table, ids + torch.tensor(self.offsets, device=ids.device))
         terms = 1 + self.config.tables
         if self.config.accumulate == "sequential":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,14 @@ class Routing(NamedTuple):
     Attributes:
         index_NK: int64 chosen experts; numbers from n_routed_experts up are zero experts.
         gate_NK: their weights γ p, in the graph of the task losses.
-        mean_prob: [E + Z] batch mean of the router's probabilities, in the graph of the balance loss.
+        prob_sum: [E + Z] sum over tokens of the router's probabilities, in the graph of the balance loss.
+        counts: int64 [E + Z] slots given to each expert, exact.
     """
 
     index_NK: Tensor
     gate_NK: Tensor
-    mean_prob: Tensor
+    prob_sum: Tensor
+    counts: Tensor
 
 
 class Router(nn.Module):
@@ -38,17 +39,26 @@ class Router(nn.Module):
         self.register_buffer("e_score_correction_bias", torch.zeros(choices, dtype=torch.float32))
         self.e_score_correction_bias: Tensor
 
-    def forward(self, x_NH: Tensor) -> Routing:
-        """Route tokens in float32 at least, whatever the model's dtype."""
+    def forward(self, x_NH: Tensor, padding_N: Tensor | None = None) -> Routing:
+        """Route tokens in float32 at least, whatever the model's dtype.
+
+        Padding goes to zero experts, where it costs nothing, and is not counted.
+        """
         wide = torch.promote_types(x_NH.dtype, torch.float32)
         bias = self.classifier.bias
         logits = ops.linear(x_NH.to(wide), self.classifier.weight.to(wide), None if bias is None else bias.to(wide))
         prob = logits.softmax(-1)
         index = (prob.detach() + self.e_score_correction_bias).topk(self.config.moe_topk, dim=-1).indices
+        choices, counted = prob.shape[1], index
+        if padding_N is not None:
+            prob = prob.masked_fill(padding_N[:, None], 0.0)
+            counted = index.masked_fill(padding_N[:, None], choices)
+            index = index.masked_fill(padding_N[:, None], choices - 1) if self.config.zero_expert_num else index
         gate = prob.gather(1, index)
         if self.config.norm_topk_prob:
-            gate = gate / gate.sum(-1, keepdim=True)
-        return Routing(index, gate * self._scale(index), prob.mean(0))
+            gate = gate / gate.sum(-1, keepdim=True).clamp(min=torch.finfo(wide).tiny)
+        counts = torch.bincount(counted.flatten(), minlength=choices + 1)[:choices]
+        return Routing(index, gate * self._scale(index), prob.sum(0), counts)
 
     def _scale(self, index: Tensor) -> Tensor | float:
         gamma = self.config.routed_scaling_factor
@@ -67,9 +77,43 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(number, hidden, width))
 
 
-Dispatcher = Callable[[Tensor, Tensor, Tensor, Experts], Tensor]
-"""(x [N, H], index [N, K], gate [N, K], experts) -> Σ of the chosen real experts' weighted outputs [N, H]. The local
-one computes them here; expert parallelism brings one that sends tokens to where their experts live."""
+class Dispatcher(Protocol):
+    """How tokens reach the real experts they chose, in three phases, so that their journey can overlap with the dense
+    path between them. The local one stays here; expert parallelism brings one that sends tokens to where their experts
+    live."""
+
+    def send(self, x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor) -> Any:
+        """Send tokens off; numbers from E up are no real experts and stay."""
+
+    def compute(self, sent: Any, experts: Experts) -> Any:
+        """Run the experts that live here on the tokens that arrived, and send the results back."""
+
+    def receive(self, computed: Any) -> Tensor:
+        """Σ over each token's real experts of gate · output, [N, H]."""
+
+
+class LocalDispatcher:
+    """All experts are here."""
+
+    def send(self, x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nothing travels."""
+        return x_NH, index_NK, gate_NK
+
+    def compute(self, sent: tuple[Tensor, Tensor, Tensor], experts: Experts) -> Tensor:
+        """The experts and the sum over choices in one op."""
+        return ops.experts(*sent, experts.gate_up_proj, experts.down_proj)
+
+    def receive(self, computed: Tensor) -> Tensor:
+        """It is there."""
+        return computed
+
+
+class Underway(NamedTuple):
+    """A mixture between its phases: what the dispatcher holds, the zero experts' share, the shape of the output."""
+
+    held: Any
+    zero: Tensor | None
+    shape: torch.Size
 
 
 class MixtureOfExperts(nn.Module):
@@ -87,18 +131,24 @@ class MixtureOfExperts(nn.Module):
         self.identity = config.zero_expert_num > 0 and config.zero_expert_type == "identity"
         self.router = Router(config)
         self.experts = Experts(config)
-        self.dispatcher: Dispatcher = _local_dispatch
+        self.dispatcher: Dispatcher = LocalDispatcher()
 
-    def forward(self, x_BSH: Tensor) -> tuple[Tensor, Routing]:
-        """[B, S, H] -> the mixture's output, same shape, and the routing of the B · S tokens."""
+    def send(self, x_BSH: Tensor, padding_BS: Tensor | None = None) -> tuple[Underway, Routing]:
+        """Route the B · S tokens of [B, S, H] and send them to their experts."""
         x_NH = x_BSH.flatten(0, 1)
-        routing = self.router(x_NH)
-        out = self.dispatcher(x_NH, routing.index_NK, routing.gate_NK, self.experts)
+        routing = self.router(x_NH, None if padding_BS is None else padding_BS.flatten())
+        sent = self.dispatcher.send(x_NH, routing.index_NK, routing.gate_NK)
+        share = None
         if self.identity:
             zero = torch.where(routing.index_NK >= self.n_routed, routing.gate_NK, 0.0).sum(-1, keepdim=True)
-            out = out + zero.to(x_NH.dtype) * x_NH
-        return out.view(x_BSH.shape), routing
+            share = zero.to(x_NH.dtype) * x_NH
+        return Underway(sent, share, x_BSH.shape), routing
 
+    def compute(self, underway: Underway) -> Underway:
+        """Run the real experts."""
+        return underway._replace(held=self.dispatcher.compute(underway.held, self.experts))
 
-def _local_dispatch(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, experts: Experts) -> Tensor:
-    return ops.experts(x_NH, index_NK, gate_NK, experts.gate_up_proj, experts.down_proj)
+    def receive(self, underway: Underway) -> Tensor:
+        """The mixture's output, [B, S, H]."""
+        out = self.dispatcher.receive(underway.held)
+        return (out if underway.zero is None else out + underway.zero).view(underway.shape)

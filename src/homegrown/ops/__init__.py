@@ -3,7 +3,7 @@
 from homegrown.ops.attention import attention
 from homegrown.ops.cross_entropy import linear_cross_entropy
 from homegrown.ops.experts import experts
-from homegrown.ops.indexing import index_scores, indexer_loss, select
+from homegrown.ops.indexing import core_targets, index_scores, indexer_loss, select
 from homegrown.ops.latent import latent_attention
 from homegrown.ops.linear import linear
 from homegrown.ops.norm import rms_norm
@@ -17,6 +17,7 @@ __all__ = [
     "OPS",
     "Span",
     "attention",
+    "core_targets",
     "experts",
     "index_scores",
     "indexer_loss",

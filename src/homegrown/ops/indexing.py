@@ -150,9 +150,8 @@ class _IndexerLoss(torch.autograd.Function):
             total += loss.detach()
             for grad, part in zip(grads, torch.autograd.grad(loss, leaves), strict=True):
                 grad += part
-        count = span.first.numel()
-        ctx.save_for_backward(*(grad.div_(count).to(item.dtype) for grad, item in zip(grads, leaves, strict=True)))
-        return total / count
+        ctx.save_for_backward(*(grad.to(item.dtype) for grad, item in zip(grads, leaves, strict=True)))
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -160,31 +159,40 @@ class _IndexerLoss(torch.autograd.Function):
         return q, key, weight, None, None, None, None
 
 
+def core_targets(core: tuple[Tensor, Tensor, Tensor], span: Span, scale: float, selected_BSK: Tensor | None) -> Targets:
+    """What teaches the indexer: core attention's probabilities, averaged over heads.
+
+    Args:
+        core: queries [B, S, h, D], expanded keys and values [B, T, h, N + V] and shared rope keys [B, T, R] of core
+            attention; no gradient flows to these.
+        span: the interval of keys each query sees.
+        scale: softmax scale of core attention.
+        selected_BSK: the keys core attention was restricted to, or `None`.
+
+    Returns:
+        (start, stop) -> [B, stop − start, high − low] over the keys `span.bounds(start, stop)`.
+    """
+    q, key, _ = lay_out(*(item.detach() for item in core))
+    return lambda start, stop: mean_probs(q, key, span, scale, selected_BSK, start, stop)
+
+
 def indexer_loss(
     index: tuple[Tensor, Tensor, Tensor],
-    core: tuple[Tensor, Tensor, Tensor],
+    targets: Targets,
     span: Span,
-    scale: float,
     selected_BSK: Tensor | None,
     counted_BS: Tensor | None = None,
 ) -> Tensor:
-    """Mean over queries of KL(p_t ‖ softmax(I_t)) over the keys core attention saw (arXiv 2608.01662 section 3).
+    """Sum over queries of KL(p_t ‖ softmax(I_t)) over the keys core attention saw (arXiv 2608.01662 section 3).
 
     p_t is the core attention's probability summed over heads and renormalised. With a selection both sides are
     restricted to it (sparse stage), without one they run over all visible keys (dense warm-up).
 
     Args:
         index: index queries [B, S, J, D], keys [B, T, D] and head weights [B, S, J]; gradients flow to these.
-        core: queries [B, S, h, D], expanded keys and values [B, T, h, N + V] and shared rope keys [B, T, R] of core
-            attention; no gradient flows to these.
+        targets: p, as `core_targets` gives it.
         span: the interval of keys each query sees.
-        scale: softmax scale of core attention.
         selected_BSK: the keys core attention was restricted to, or `None`.
-        counted_BS: queries that count, bool; the others add nothing, but the divisor is B · S all the same.
+        counted_BS: queries that count, bool; the others add nothing.
     """
-    q, key, _ = lay_out(*(item.detach() for item in core))
-
-    def targets(start: int, stop: int) -> Tensor:
-        return mean_probs(q, key, span, scale, selected_BSK, start, stop)
-
     return _IndexerLoss.apply(*index, targets, span, selected_BSK, counted_BS)

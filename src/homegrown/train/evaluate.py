@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from homegrown import ops
 from homegrown.data import Split
 from homegrown.model import Longcat
 
@@ -127,5 +126,5 @@ def _score(model: Longcat, split: Split, batch: list[_Window]) -> tuple[torch.Te
     device = model.norm.weight.device
     inputs = tokens[:, :-1].to(device)
     output = model.trunk(inputs, model.context(inputs)).output
-    loss = ops.linear_cross_entropy(output.flatten(0, 1), model.lm_head.weight, target.flatten().to(device))
+    loss = model.lm_head.cross_entropy(output.flatten(0, 1), target.flatten().to(device))
     return loss, int((target >= 0).sum())

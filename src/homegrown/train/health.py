@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from homegrown.config import ModelConfig
 from homegrown.model import Routing
-from homegrown.train.losses import LossPlan, balance_factors
+from homegrown.train.losses import LossPlan
 
 
 class HealthMonitor:
@@ -18,7 +20,7 @@ class HealthMonitor:
     """
 
     def __init__(self, model: ModelConfig, plan: LossPlan, device: torch.device) -> None:
-        self._model, self._plan = model, plan
+        self._plan = plan
         shape = (model.num_layers, model.n_routed_experts + model.zero_expert_num)
         self._task = torch.zeros(shape, device=device)
         self._balance = torch.zeros(shape, device=device)
@@ -26,13 +28,18 @@ class HealthMonitor:
         if not model.scale_zero_experts:
             self._gate_scale[model.n_routed_experts :] = 1.0
 
-    def watch(self, routing: tuple[Routing, ...]) -> None:
-        """Listen to the gates of a micro-batch, before its backward pass; frozen routers feel no pull and are 0."""
-        for layer, decided in enumerate(routing):
+    def watch(self, layers: Sequence[int], routing: Sequence[Routing], factors: Tensor) -> None:
+        """Listen to the gates of a micro-batch, before its backward pass; frozen routers feel no pull and are 0.
+
+        Args:
+            layers: numbers of the layers that routed.
+            routing: what they decided.
+            factors: [layers, E + Z], f of their balance losses.
+        """
+        for layer, decided, factor in zip(layers, routing, factors, strict=True):
             if not decided.gate_NK.requires_grad:
                 continue
-            factors = balance_factors(decided.index_NK, self._model, self._plan)
-            self._balance[layer] += factors * (self._plan.config.balance / self._plan.micro_batches)
+            self._balance[layer] += factor * (self._plan.config.balance / self._plan.micro_batches)
             decided.gate_NK.register_hook(
                 lambda grad, layer=layer, index=decided.index_NK: self._add(layer, index, grad)
             )

@@ -13,9 +13,16 @@ from homegrown.model import Longcat
 from homegrown.optim import Optimizer, lr_factor
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor
-from homegrown.train.losses import LossPlan, compute_losses, draft_weight, expert_counts, plan_losses
-
-TERMS = ("total", "lm", "mtp", "balance", "z", "indexer")
+from homegrown.train.losses import (
+    TERMS,
+    LossPlan,
+    Micro,
+    WholeRows,
+    count_targets,
+    draft_weight,
+    forward_part,
+    plan_losses,
+)
 
 
 @dataclass(frozen=True)
@@ -59,20 +66,21 @@ class Stepper:
         tokens, first = torch.from_numpy(batch.tokens), torch.from_numpy(batch.first)
         rows = tokens.shape[0]
         target = self.controller.target
-        plan = plan_losses(config.loss, config.model, target, first, rows // size, step, config.steps)
+        targets = count_targets(first, config.model)
+        plan = plan_losses(config.loss, config.model, target, targets, rows // size, step, config.steps)
         health = HealthMonitor(config.model, plan, self.device)
         choices = config.model.n_routed_experts + config.model.zero_expert_num
         counts = torch.zeros(config.model.num_layers, choices, dtype=torch.int64, device=self.device)
         terms = {name: torch.zeros((), device=self.device) for name in TERMS}
         for start in range(0, rows, size):
             micro = slice(start, start + size)
-            losses = compute_losses(self.model, tokens[micro].to(self.device), first[micro], plan)
-            health.watch(losses.routing)
-            losses.total.backward()
-            for name in TERMS:
-                terms[name] += getattr(losses, name).detach()
+            out = forward_part(self.model, None, Micro(tokens[micro].to(self.device), first[micro]), plan, WholeRows())
+            health.watch(range(config.model.num_layers), out.routing, out.balance)
+            out.loss.backward()
+            for name, value in zip(TERMS, out.terms, strict=True):
+                terms[name] += value
             # Counted here, once per token, whatever is recomputed in the backward pass.
-            counts += torch.stack([expert_counts(layer.index_NK, config.model) for layer in losses.routing])
+            counts += torch.stack([layer.counts for layer in out.routing])
 
         norm = self.optimizer.grad_norm()
         if self._draft_begins(step):
