@@ -24,7 +24,14 @@ GROUND = {
     "report": {"config", "ledger"},
 }
 """Rooms of the ground floor, and all that each may import."""
-FLOORS = [{"ops"}, {"model", "tokenizer"}, {"data", "hub", "optim", "generate"}, {"train", "bench"}, {"cli"}]
+FLOORS = [
+    {"ops"},
+    {"model", "tokenizer"},
+    {"data", "hub", "optim", "generate"},
+    {"parallel"},
+    {"train", "bench"},
+    {"cli"},
+]
 """Upper floors, lowest first: a room imports from any floor below its own."""
 
 

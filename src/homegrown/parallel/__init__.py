@@ -1,0 +1,1 @@
+"""Training on many devices: the processes of a run, their groups, and what travels between them."""
