@@ -24,7 +24,15 @@ GROUND = {
     "report": {"config", "ledger"},
 }
 """Rooms of the ground floor, and all that each may import."""
-FLOORS = [{"ops"}, {"model", "tokenizer"}, {"data", "hub", "optim", "generate"}, {"parallel"}, {"train", "bench"}, {"supervise"}, {"cli"}]
+FLOORS = [
+    {"ops"},
+    {"model", "tokenizer"},
+    {"data", "hub", "optim", "generate"},
+    {"parallel"},
+    {"train", "bench"},
+    {"supervise"},
+    {"cli"},
+]
 """Upper floors, lowest first: a room imports from any floor below its own."""
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Features",
     "available",
     "collective_backend",
+    "collective_backends",
     "describe",
     "keep_host_memory",
     "measure_bandwidth",
@@ -111,6 +112,20 @@ def collective_backend(device: torch.device) -> str:
             f"known ones are those of {', '.join(COLLECTIVE_BACKENDS)}"
         )
     return backend
+
+
+def collective_backends(device: torch.device) -> str:
+    """What `torch.distributed.init_process_group` is to be told, so that tensors on `device` and on the host travel.
+
+    An accelerator's backend is joined by that of the CPU, for objects and checkpoints, which live on the host.
+
+    Raises:
+        DeviceError: no backend is known for this device type.
+    """
+    host_backend = collective_backend(torch.device("cpu"))
+    if device.type == "cpu":
+        return host_backend
+    return f"cpu:{host_backend},{device.type}:{collective_backend(device)}"
 
 
 def seed_all(seed: int) -> None:

@@ -11,7 +11,7 @@ from homegrown.optim import build_optimizer, repeat_layers, stack_layers
 @pytest.fixture
 def source(model) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.layers.values():
             layer.mlp.router.e_score_correction_bias.normal_()
     return model.state_dict()
 

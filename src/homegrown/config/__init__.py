@@ -21,6 +21,7 @@ from homegrown.config.model import (
     SparseConfig,
     require,
 )
+from homegrown.config.parallel import ParallelConfig
 from homegrown.config.train import (
     CheckpointConfig,
     ControllerConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "MtpConfig",
     "NgramConfig",
     "OptimConfig",
+    "ParallelConfig",
     "RopeConfig",
     "ScheduleConfig",
     "SparseConfig",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from homegrown.config.model import require
 
@@ -48,7 +47,3 @@ class ParallelConfig:
             self.parts == 1 or self.pp > 1,
             f"parallel.parts = {self.parts}: interleaving needs pipeline parallelism (parallel.pp > 1)",
         )
-
-
-Offload = Literal["none", "optimizer", "activations", "all"]
-"""What is kept in host memory while it is not used."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from homegrown.config.model import ModelConfig, require
+from homegrown.config.parallel import ParallelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +204,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")

@@ -155,9 +155,7 @@ def start_exchange(x: Tensor, group: Group, send: Sequence[int], receive: Sequen
     out = x.new_empty(sum(receive), *x.shape[1:])
     staying = send[group.rank] * _bytes(x) // max(1, x.shape[0])
     with _talking("all_to_all", group, _bytes(x) - staying):
-        work = dist.all_to_all_single(
-            out, x.contiguous(), list(receive), list(send), group=group.handle, async_op=True
-        )
+        work = dist.all_to_all_single(out, x.contiguous(), list(receive), list(send), group=group.handle, async_op=True)
     return Pending(out, work, group)
 
 

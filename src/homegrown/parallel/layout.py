@@ -289,8 +289,8 @@ def _part_layers(config: ParallelConfig, model: ModelConfig) -> tuple[int, ...]:
     units = model.num_layers // unit
     if model.num_layers % unit or units < count:
         raise ConfigError(
-            f"parallel.pp * parallel.parts = {count}: with model.sparse.share = {model.sparse.share} a part must hold a "
-            f"multiple of {unit} layers, and the model has {model.num_layers}"
+            f"parallel.pp * parallel.parts = {count}: with model.sparse.share = {model.sparse.share} a part must hold "
+            f"a multiple of {unit} layers, and the model has {model.num_layers}"
         )
     return tuple(unit * (units * (part + 1) // count - units * part // count) for part in range(count))
 
@@ -306,10 +306,12 @@ def _check_model(layout: Layout, model: ModelConfig) -> None:
     if model.ngram.order:
         rows = [int(model.ngram.ratio * model.vocab_size) + 2 * table + 1 for table in range(model.ngram.tables)]
         blocks = len(row_blocks(sum(rows), model.hidden_size // model.ngram.tables, TABLE_BLOCKS)) - 1
-        require(layout.embp <= blocks, f"parallel.embp = {layout.embp}: the n-gram tables have only {blocks} row blocks")
+        require(
+            layout.embp <= blocks, f"parallel.embp = {layout.embp}: the n-gram tables have only {blocks} row blocks"
+        )
     require(
         layout.pp == 1 or not (model.mtp.layers and model.mtp.use_ngram),
-        "parallel.pp > 1: a draft head with n-gram embeddings (model.mtp.use_ngram) would need the tables on two stages",
+        "parallel.pp > 1: a draft head with n-gram embeddings (model.mtp.use_ngram) needs the tables on two stages",
     )
     for part in layout.all_parts[1:]:
         slot = 2 * part.layers.start
@@ -330,6 +332,6 @@ def _check_data(layout: Layout, data: DataConfig) -> None:
     micro_batches = data.global_batch // rows
     require(
         layout.parts == 1 or micro_batches % layout.pp == 0,
-        f"parallel.parts = {layout.parts}: an interleaved pipeline needs a multiple of pp = {layout.pp} micro-batches a "
-        f"step, and there are {micro_batches}",
+        f"parallel.parts = {layout.parts}: an interleaved pipeline needs a multiple of pp = {layout.pp} micro-batches "
+        f"a step, and there are {micro_batches}",
     )

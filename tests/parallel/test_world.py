@@ -1,0 +1,185 @@
+"""How processes come together. Each case starts processes of its own, as a launcher would."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from homegrown import device as devices
+from homegrown.config import UserError
+from homegrown.device import DeviceError
+from homegrown.parallel.world import World, WorldError, join, leave
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+JOIN = """
+import os, sys
+import torch, torch.distributed as dist
+from homegrown.config import UserError
+from homegrown.parallel.world import join, leave
+try:
+    world = join("cpu", timeout_s=float(sys.argv[1]))
+except UserError as error:
+    sys.exit(str(error))
+total = torch.tensor([10 ** world.rank])
+dist.all_reduce(total)
+objects = [None] * world.size
+dist.all_gather_object(objects, (world.rank, world.local_rank, os.environ["LOCAL_RANK"]))
+print(world.rank, world.size, world.device, total.item(), objects)
+leave()
+assert not dist.is_initialized()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def environment(port: int, rank: int, size: int, local_rank: int | None = None) -> dict[str, str]:
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank if local_rank is None else local_rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def joining(*places: dict[str, str], timeout_s: float) -> list[subprocess.CompletedProcess[str]]:
+    """Processes with these environments, side by side, that join, talk and leave."""
+    outside = {key: value for key, value in os.environ.items() if key not in NAMES}
+    quiet = {"TORCH_CPP_LOG_LEVEL": "FATAL"}
+
+    def one(place: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", JOIN, str(timeout_s)]
+        env = outside | quiet | place
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=100)
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        return list(pool.map(one, places))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No launcher's variables, whatever started pytest."""
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_without_a_launcher_it_is_a_world_of_one(alone):
+    assert join("cpu") == World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+    assert not dist.is_initialized()
+    leave()
+
+
+def test_a_world_of_one_needs_no_process_group(alone):
+    for name, value in environment(1, 0, 1).items():
+        alone.setenv(name, value)
+    assert join("cpu").size == 1
+    assert not dist.is_initialized()
+
+
+def test_two_processes_meet_and_talk():
+    port = free_port()
+    done = joining(*(environment(port, rank, 2) for rank in range(2)), timeout_s=60)
+    assert [process.returncode for process in done] == [0, 0], done
+    objects = "[(0, 0, '0'), (1, 1, '1')]"
+    assert [process.stdout.strip() for process in done] == [f"{rank} 2 cpu 11 {objects}" for rank in range(2)]
+
+
+def test_the_missing_are_named_and_a_store_that_is_not_there():
+    port, closed = free_port(), free_port()
+    places = [environment(port, 0, 4), environment(port, 2, 4), environment(closed, 1, 2)]
+    first, second, lost = joining(*places, timeout_s=6)
+    assert all(process.returncode == 1 for process in (first, second, lost))
+    assert "rank 0 of 4" in first.stderr
+    assert first.stderr.strip().endswith("after 6 s 2 of 4 ranks have not come: 1, 3")
+    assert "rank 2 of 4" in second.stderr
+    assert "have not come" in second.stderr or "stopped answering" in second.stderr, "rank 0 holds the store"
+    assert f"rank 1 of 2 (host {socket.gethostname()}, local rank 1): no store at 127.0.0.1:{closed}" in lost.stderr
+
+
+def test_a_store_that_holds_an_earlier_attempt_is_refused(alone):
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    dist.PrefixStore("homegrown", store).add("came", 2)
+    for name, value in environment(store.port, 1, 2).items():
+        alone.setenv(name, value)
+    with pytest.raises(WorldError, match=r"already holds 2 arrivals.*TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        join("cpu", timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"MASTER_PORT": None, "RANK": None},
+            r"WORLD_SIZE, LOCAL_RANK, MASTER_ADDR set, but not RANK, MASTER_PORT; .*",
+        ),
+        ({"RANK": "two"}, "RANK='two' is not a whole number"),
+        ({"RANK": "-1"}, "RANK='-1' is not a whole number"),
+        ({"RANK": "2"}, "RANK=2, WORLD_SIZE=2, LOCAL_RANK=1; right is LOCAL_RANK <= RANK < WORLD_SIZE"),
+        ({"RANK": "0"}, "RANK=0, WORLD_SIZE=2, LOCAL_RANK=1; right is"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT=65536; a port is below 65536"),
+    ],
+)
+def test_an_environment_that_cannot_be(alone, changes, message):
+    for name, value in (environment(1, 1, 2) | changes).items():
+        if value is not None:
+            alone.setenv(name, value)
+    with pytest.raises(WorldError, match=message) as caught:
+        join("cpu")
+    assert isinstance(caught.value, UserError)
+
+
+class TestDevice:
+    """Which device a process takes, on a host that PyTorch says has two accelerators of one type."""
+
+    @pytest.fixture(autouse=True)
+    def two_accelerators(self, alone):
+        self.current: list[int] = []
+        alone.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("xpu"))
+        alone.setattr(torch.accelerator, "device_count", lambda: 2)
+        alone.setattr(torch.accelerator, "current_device_index", lambda: 0)
+        alone.setattr(torch.accelerator, "set_device_index", self.current.append)
+        # These tests are about the device only, and are over before the processes would meet.
+        alone.setattr(dist, "init_process_group", lambda *args, **kwargs: None)
+        alone.setattr("homegrown.parallel.world._reach", lambda place, wait: None)
+        alone.setattr("homegrown.parallel.world._meet", lambda store, place, wait: None)
+        self.alone = alone
+
+    def join(self, name: str, rank: int, local_rank: int) -> torch.device:
+        for key, value in environment(1, rank, 8, local_rank).items():
+            self.alone.setenv(key, value)
+        return join(name).device
+
+    @pytest.mark.parametrize("name", ["auto", "xpu"])
+    def test_the_local_rank_counts_off(self, name):
+        assert self.join(name, 6, 0) == torch.device("xpu:0")
+        assert self.join(name, 7, 1) == torch.device("xpu:1")
+        assert self.current == [0, 1], "no other device was touched"
+
+    def test_an_index_is_taken_as_it_is(self):
+        assert self.join("xpu:0", 7, 1) == torch.device("xpu:0")
+
+    def test_the_cpu_is_for_all(self):
+        assert self.join("cpu", 7, 5) == torch.device("cpu")
+
+    def test_more_processes_than_devices(self):
+        with pytest.raises(DeviceError, match=r"rank 7 of 8 .*local rank 2\): no device xpu:2, this host shows 2; "):
+            self.join("auto", 7, 2)
+        with pytest.raises(DeviceError, match="'cuda': not on this machine"):
+            self.join("cuda", 7, 0)
+
+    def test_the_host_keeps_a_backend_of_its_own(self):
+        assert devices.collective_backends(torch.device("xpu:1")) == "cpu:gloo,xpu:xccl"
+        assert devices.collective_backends(torch.device("cpu")) == "gloo"
