@@ -39,7 +39,7 @@ def test_layers_are_stacked_in_order(source):
         if parts[0] == "layers":
             parts[1] = str(int(parts[1]) % 2)
         assert torch.equal(tensor, weights[".".join(parts)]), name
-    rows = model.layers[0].mlps[0].gate_proj.weight, model.layers[2].mlps[0].gate_proj.weight
+    rows = model.layers["0"].mlps[0].gate_proj.weight, model.layers["2"].mlps[0].gate_proj.weight
     assert rows[0].data_ptr() != rows[1].data_ptr(), "copies, which training moves apart"
 
 
@@ -51,7 +51,7 @@ def test_a_run_begins_from_its_source_and_trains_all_layers(source, dataset):
         if name.startswith("layers.3."):
             assert torch.equal(tensor, weights[name.replace("layers.3.", "layers.1.")]), name
     bench.stepper.step(1, bench.batches.batch(0))
-    layers = [dict(bench.model.layers[number].named_parameters()) for number in range(4)]
+    layers = [dict(bench.model.layers[str(number)].named_parameters()) for number in range(4)]
     for name, parameter in layers[1].items():
         if parameter.ndim > 1:
             assert not torch.equal(parameter, layers[3][name]), name
