@@ -208,8 +208,9 @@ class Layout:
         if not self.holds(name, rank, model):
             return None
         for pattern, dim, axis in _COMPILED:
-            if pattern.fullmatch(name):
-                index, size = self._index(axis, rank), getattr(self, axis)
+            size = getattr(self, axis)
+            if size > 1 and pattern.fullmatch(name):
+                index = self._index(axis, rank)
                 if axis == "embp":
                     borders = row_blocks(shape[0], shape[1], TABLE_BLOCKS)
                     blocks = len(borders) - 1
