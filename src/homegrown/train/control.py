@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from homegrown.config import ControllerConfig, GuardConfig
-from homegrown.model import Longcat
+from homegrown.config import ControllerConfig, GuardConfig, ModelConfig
+from homegrown.model.router import Router
 from homegrown.train.losses import expected_experts
 
 
@@ -15,12 +17,16 @@ class BiasController:
 
     Once per global batch, for every routed expert i of N: b_i += μ (K_e / (K N) − T_i / (K T)), where T_i tokens of T
     chose expert i. Zero experts' bias stays 0. The bias lives in the model, so checkpoints and exports carry it.
+
+    Args:
+        routers: the routers that live here, by layer.
+        model, config: the run's.
     """
 
-    def __init__(self, model: Longcat, config: ControllerConfig) -> None:
-        self.config, self.model_config = config, model.config
-        self.target = expected_experts(config, model.config)
-        self._biases = [router.e_score_correction_bias for router in model.routers()]
+    def __init__(self, routers: Mapping[int, Router], model: ModelConfig, config: ControllerConfig) -> None:
+        self.config, self.model_config = config, model
+        self.target = expected_experts(config, model)
+        self._biases = {layer: router.e_score_correction_bias for layer, router in routers.items()}
 
     def update(self, counts: Tensor, tokens: int, progress: float, keep: Tensor) -> None:
         """Move the biases after a step.
@@ -33,8 +39,8 @@ class BiasController:
         """
         routed, topk = self.model_config.n_routed_experts, self.model_config.moe_topk
         mu = self.config.mu + (self.config.mu_final - self.config.mu) * progress
-        for bias, count in zip(self._biases, counts, strict=True):
-            error = self.target / (topk * routed) - count[:routed].to(torch.float32) / (topk * tokens)
+        for layer, bias in self._biases.items():
+            error = self.target / (topk * routed) - counts[layer, :routed].to(torch.float32) / (topk * tokens)
             bias[:routed] += mu * keep * error
 
 

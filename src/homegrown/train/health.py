@@ -44,13 +44,19 @@ class HealthMonitor:
                 lambda grad, layer=layer, index=decided.index_NK: self._add(layer, index, grad)
             )
 
-    def ratios(self) -> Tensor:
-        """R_g of each layer, [layers], after the backward passes."""
-        task = (self._task * self._gate_scale).norm(dim=1)
-        return self._balance.norm(dim=1) / task.clamp(min=torch.finfo(task.dtype).tiny)
+    @property
+    def pulls(self) -> Tensor:
+        """Both gradients as gathered here, [2, layers, E + Z]: to be added up over processes."""
+        return torch.stack((self._task * self._gate_scale, self._balance))
 
     def _add(self, layer: int, index: Tensor, grad: Tensor) -> None:
         self._task[layer].index_add_(0, index.flatten(), grad.flatten().to(self._task.dtype))
+
+
+def health_ratios(pulls: Tensor) -> Tensor:
+    """R_g of each layer, [layers], from `HealthMonitor.pulls` of all processes."""
+    task, balance = pulls.norm(dim=2)
+    return balance / task.clamp(min=torch.finfo(task.dtype).tiny)
 
 
 def router_similarity(weight: Tensor) -> Tensor:

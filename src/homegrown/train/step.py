@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from homegrown.config import TrainConfig
+from homegrown.config import ModelConfig, TrainConfig
 from homegrown.data import Batch
-from homegrown.model import Longcat
-from homegrown.optim import Optimizer, lr_factor
+from homegrown.optim import lr_factor
+from homegrown.parallel.assembly import Assembly
+from homegrown.parallel.collectives import all_reduce
+from homegrown.parallel.leaves import Leaves
+from homegrown.parallel.tree import Accumulator
+from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.train.control import BiasController, StepGuard
-from homegrown.train.health import HealthMonitor
+from homegrown.train.health import HealthMonitor, health_ratios
 from homegrown.train.losses import (
     TERMS,
     LossPlan,
     Micro,
+    PartOutput,
     WholeRows,
     count_targets,
     draft_weight,
@@ -53,34 +59,49 @@ class StepResult:
 
 
 class Stepper:
-    """Model, optimizer and controllers, moved on one global batch at a time."""
+    """A rank's part of the model, its optimizer and the controllers, moved on one global batch at a time.
 
-    def __init__(self, model: Longcat, optimizer: Optimizer, config: TrainConfig, device: torch.device) -> None:
-        self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
-        self.controller = BiasController(model, config.controller)
+    Args:
+        assembly: the parts of the model that live here, and how they are wired.
+        optimizer: of their parameters.
+        config: the run.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, assembly: Assembly, optimizer: ShardedOptimizer, config: TrainConfig, device: torch.device
+    ) -> None:
+        self.assembly, self.optimizer, self.config, self.device = assembly, optimizer, config, device
+        self.portion = assembly.portion or WholeRows()
+        self.controller = BiasController(assembly.routers(), config.model, config.controller)
         self.guard = StepGuard(config.guard, device)
+        self._leaves = Leaves()
 
     def step(self, step: int, batch: Batch) -> StepResult:
-        """Take optimizer step number `step` (from 1) on a global batch."""
-        config, size = self.config, self.config.data.micro_batch
+        """Take optimizer step number `step` (from 1) on this rank's rows of a global batch."""
+        config, assembly = self.config, self.assembly
         tokens, first = torch.from_numpy(batch.tokens), torch.from_numpy(batch.first)
-        rows = tokens.shape[0]
-        target = self.controller.target
-        targets = count_targets(first, config.model)
-        plan = plan_losses(config.loss, config.model, target, targets, rows // size, step, config.steps)
-        health = HealthMonitor(config.model, plan, self.device)
-        choices = config.model.n_routed_experts + config.model.zero_expert_num
-        counts = torch.zeros(config.model.num_layers, choices, dtype=torch.int64, device=self.device)
-        terms = {name: torch.zeros((), device=self.device) for name in TERMS}
-        for start in range(0, rows, size):
-            micro = slice(start, start + size)
-            out = forward_part(self.model, None, Micro(tokens[micro].to(self.device), first[micro]), plan, WholeRows())
-            health.watch(range(config.model.num_layers), out.routing, out.balance)
-            out.loss.backward()
-            for name, value in zip(TERMS, out.terms, strict=True):
-                terms[name] += value
-            # Counted here, once per token, whatever is recomputed in the backward pass.
-            counts += torch.stack([layer.counts for layer in out.routing])
+        plan = self._plan(step, first)
+        size = config.data.micro_batch
+        micros = [
+            Micro(tokens[start : start + size].to(self.device), first[start : start + size])
+            for start in range(0, len(tokens), size)
+        ]
+        work = _Work(config.model, plan, self.device)
+
+        def forward(number: int, micro: int, hidden: Tensor | None) -> PartOutput:
+            part = assembly.parts[number]
+            assembly.begin_leaf(micro)
+            out = forward_part(part.model, hidden, micros[micro], plan, self.portion, last=part.last)
+            work.watch(number, part.layers, out)
+            return out
+
+        def done(number: int, micro: int) -> None:
+            self._leaves.take(assembly.parts[number].model.named_parameters())
+
+        assembly.pipeline.run(len(micros), forward, done)
+        self.optimizer.reduce(self._leaves.totals() | assembly.collected())
+        terms, counts, health = work.totals(assembly)
 
         norm = self.optimizer.grad_norm()
         if self._draft_begins(step):
@@ -90,10 +111,19 @@ class Stepper:
         factor = lr_factor(config.schedule, step, config.steps)
         self.optimizer.step(factor, self._clip(norm), keep)
         self.optimizer.zero_grad()
-        seen = rows * (tokens.shape[1] - 1)
+        seen = config.data.global_batch * config.data.seq_len
         if plan.index_loss != "dense":
             self.controller.update(counts, seen, (step - 1) / max(1, config.steps - 1), keep)
-        return StepResult(step, seen, terms, norm, keep, factor, counts, health.ratios(), plan)
+        return StepResult(step, seen, terms, norm, keep, factor, counts, health, plan)
+
+    def _plan(self, step: int, first: Tensor) -> LossPlan:
+        config = self.config
+        # Counted on the host, where the rows are: the device is not waited for.
+        targets = all_reduce(count_targets(first, config.model), self.assembly.groups["data"])
+        micro_batches = config.data.global_batch // config.data.micro_batch
+        return plan_losses(
+            config.loss, config.model, self.controller.target, targets, micro_batches, step, config.steps
+        )
 
     def _draft_begins(self, step: int) -> bool:
         """Whether the draft head trains at this step and did not at the one before."""
@@ -104,18 +134,31 @@ class Stepper:
         limit = self.config.optim.clip_norm
         return (limit / norm.clamp(min=limit)).to(torch.float32) if limit > 0 else None
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything a continued run needs, by flat name: weights and biases, optimizer state, the guard's range."""
-        state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        state |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
-        return state | {f"guard/{name}": tensor for name, tensor in self.guard.state_dict().items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved state."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "guard": {}}
-        for name, tensor in state.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.optimizer.load_state_dict(parts["optimizer"])
-        self.guard.load_state_dict(parts["guard"])
+class _Work:
+    """What the micro-batches of a step report, added up here and then over all processes."""
+
+    def __init__(self, model: ModelConfig, plan: LossPlan, device: torch.device) -> None:
+        choices = model.n_routed_experts + model.zero_expert_num
+        self._health = HealthMonitor(model, plan, device)
+        self._counts = torch.zeros(model.num_layers, choices, dtype=torch.int64, device=device)
+        self._terms: dict[int, Accumulator] = {}
+
+    def watch(self, number: int, layers: Iterable[int], out: PartOutput) -> None:
+        """Note what part `number` made of a micro-batch, before its backward pass."""
+        layers = list(layers)
+        self._health.watch(layers, out.routing, out.balance)
+        self._terms.setdefault(number, Accumulator()).push(out.terms)
+        # Counted here, once per token, whatever is recomputed in the backward pass.
+        for layer, routing in zip(layers, out.routing, strict=True):
+            self._counts[layer] += routing.counts
+
+    def totals(self, assembly: Assembly) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Loss terms, expert counts and router health of the global batch."""
+        parts = [total for accumulator in self._terms.values() if (total := accumulator.total()) is not None]
+        terms, counts, pulls = torch.stack(parts).sum(0), self._counts, self._health.pulls
+        # Every process that shares a row knows the whole micro-batch's balance factors.
+        pulls[1] /= assembly.groups["sequence"].size
+        for group in (assembly.groups["tokens"], assembly.groups["pp"]):
+            terms, counts, pulls = (all_reduce(item, group) for item in (terms, counts, pulls))
+        return dict(zip(TERMS, terms.unbind(), strict=True)), counts, health_ratios(pulls)
