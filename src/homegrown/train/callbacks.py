@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from homegrown.config import ConfigError
 from homegrown.generate import SamplingConfig, complete
+from homegrown.train.checkpoint import CheckpointError, Report
 from homegrown.train.evaluate import Score, evaluate
 from homegrown.train.run import Run
 from homegrown.train.trainer import Callback, Measured, Outcome
@@ -29,9 +32,10 @@ class MetricsLog(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves every so many steps or minutes, and at the end."""
+    """Saves every so many steps or minutes, and at the end; says what became of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._saved_step, self._saved_time = -1, time.monotonic()
 
     def on_start(self, run: Run) -> None:
@@ -39,25 +43,40 @@ class Checkpoints(Callback):
         self._saved_step, self._saved_time = run.step, time.monotonic()
 
     def on_step(self, run: Run, measured: Measured) -> None:
-        """Save when either period is over."""
+        """Save when either period is over; hear of the save before."""
         config = run.config.checkpoint
         by_steps = config.every_steps and run.step % config.every_steps == 0
         by_time = config.every_minutes and time.monotonic() - self._saved_time >= 60 * config.every_minutes
+        self._tell(run, run.settle())
         if by_steps or by_time:
             self._save(run)
 
     def on_end(self, run: Run, outcome: Outcome) -> None:
-        """Save what is not saved yet."""
+        """Save what is not saved yet, and wait for it."""
         if outcome.signal is not None:
             run.ledger.append("signal", step=run.step, number=outcome.signal)
             run.metrics.write("event", step=run.step, event="signal", detail={"number": outcome.signal})
         if self._saved_step != run.step:
             self._save(run)
+        reports = run.settle(wait=True)
+        self._tell(run, reports)
+        if reports and reports[-1].error is not None:
+            raise CheckpointError(f"the last checkpoint of {run.path} could not be written: {reports[-1].error}")
 
     def _save(self, run: Run) -> None:
         run.save()
-        run.metrics.write("event", step=run.step, event="checkpoint", detail={"step": run.step})
         self._saved_step, self._saved_time = run.step, time.monotonic()
+
+    def _tell(self, run: Run, reports: list[Report]) -> None:
+        notes = [
+            f"the checkpoint of step {report.step} could not be written, the ones before are as they were: "
+            f"{report.error}"
+            for report in reports
+            if report.error is not None
+        ]
+        for note in [*notes, *run.checkpoints.notes]:
+            self._console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        run.checkpoints.notes.clear()
 
 
 class HeldOut(Callback):

@@ -64,7 +64,7 @@ def pretrain(
 
 def callbacks(run: Run, console: Console) -> Sequence[Callback]:
     """The usual watchers, the record before the display."""
-    watchers: list[Callback] = [_Energy(), MetricsLog(), HeldOut(), Samples(), Checkpoints(), Display(console)]
+    watchers: list[Callback] = [_Energy(), MetricsLog(), HeldOut(), Samples(), Checkpoints(console), Display(console)]
     if run.config.tensorboard:
         watchers.insert(1, TensorBoard(run.path / "tensorboard"))
     return watchers

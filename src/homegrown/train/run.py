@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from homegrown import device as devices
 from homegrown.config import ConfigError, TrainConfig, build, read_toml, require, to_table, to_toml
@@ -18,9 +19,10 @@ from homegrown.ledger import Ledger, MetricsWriter
 from homegrown.model import Longcat, ParameterCount, count, sparse_lookup
 from homegrown.optim import build_optimizer
 from homegrown.tokenizer import Tokenizer
-from homegrown.train.checkpoint import Checkpoint, clean_up, load_newest, save_checkpoint
+from homegrown.train.checkpoint import Checkpoints, Manifest, Report
 from homegrown.train.environment import environment
 from homegrown.train.growth import grow
+from homegrown.train.state import checkpoint_tensors
 from homegrown.train.step import Stepper
 
 ADJUSTABLE = {"run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval"}
@@ -80,6 +82,7 @@ class Run:
     metrics: MetricsWriter
     counted: ParameterCount
     environment: dict[str, Any]
+    checkpoints: Checkpoints
     step: int = 0
     elapsed: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -104,16 +107,43 @@ class Run:
         """The run directory."""
         return self.config.run
 
-    def save(self) -> Path:
-        """Write a checkpoint of this moment."""
-        facts = {"elapsed_s": self.elapsed, "data_fingerprint": self.dataset.fingerprint}
-        root = self.path / "checkpoints"
-        saved = save_checkpoint(root, self.step, self.bench.stepper.state_dict(), facts, self.config.checkpoint.keep)
-        self.ledger.append("checkpoint", step=self.step, name=saved.name)
-        return saved
+    def save(self) -> None:
+        """Begin a checkpoint of this moment. Training waits for a copy of the state; `settle` tells what became of it.
+
+        Raises:
+            CheckpointError: see `settle`.
+        """
+        facts = {
+            "elapsed_s": self.elapsed,
+            "data_fingerprint": self.dataset.fingerprint,
+            "model": to_table(self.config.model),
+            "precision": self.config.precision,
+        }
+        self.checkpoints.save(self.step, checkpoint_tensors(self.bench.stepper.state_dict()), facts)
+
+    def settle(self, *, wait: bool = False) -> list[Report]:
+        """Record what became of checkpoints since the last call.
+
+        Args:
+            wait: for the one that is being written.
+
+        Raises:
+            CheckpointError: the state cannot be saved, or several checkpoints in a row could not be written.
+        """
+        reports = self.checkpoints.wait() if wait else self.checkpoints.poll()
+        for report in reports:
+            if report.error is None:
+                self.ledger.append("checkpoint", step=report.step, name=report.path.name)
+                self.metrics.write("event", step=report.step, event="checkpoint", detail={"step": report.step})
+            else:
+                detail = {"step": report.step, "error": report.error}
+                self.ledger.append("fault", step=self.step, fault="checkpoint", detail=detail)
+                self.metrics.write("event", step=self.step, event="checkpoint_failed", detail=detail)
+        return reports
 
     def close(self) -> None:
-        """Release the record's files."""
+        """Wait for what is being written, and release the record's files."""
+        self.checkpoints.close()
         self.ledger.close()
         self.metrics.close()
 
@@ -139,23 +169,33 @@ def open_run(config: TrainConfig) -> Run:
         bench, bench.dataset.tokenizer(),
         Ledger.open(ledger_path) if known else Ledger.create(ledger_path),
         MetricsWriter(config.run / "metrics.jsonl"), count(config.model), facts,
+        Checkpoints(config.run / "checkpoints", keep=config.checkpoint.keep),
     )  # fmt: skip
     write_text(recorded, to_toml(config))
     write_text(config.run / "environment.json", json.dumps(facts, indent=1))
-    clean_up(config.run / "checkpoints")
-    checkpoint, complaints = load_newest(config.run / "checkpoints")
-    run.notes += [f"passed over a damaged checkpoint: {complaint}" for complaint in complaints]
-    if checkpoint is not None:
-        _resume(run, checkpoint)
+    state = bench.stepper.state_dict()
+
+    def wanted(found: Manifest) -> dict[str, Tensor]:
+        _require_same_data(run, found.facts)
+        return checkpoint_tensors(state)
+
+    loaded = run.checkpoints.load(wanted)
+    run.notes += [f"passed over a damaged checkpoint: {complaint}" for complaint in loaded.complaints]
+    if loaded.step is not None:
+        run.step, run.elapsed = loaded.step, loaded.facts["elapsed_s"]
+        run.notes.append(f"resumed at step {run.step}")
+        bench.stepper.load_state_dict(state)
     # Without a checkpoint nothing has been done, the sample of step 0 included.
-    run.metrics.rewind(-1 if checkpoint is None else run.step)
+    run.metrics.rewind(-1 if loaded.step is None else run.step)
     run.ledger.append(
         "resume" if known else "start",
         step=run.step, config=to_table(config), environment=facts, data_fingerprint=bench.dataset.fingerprint,
-        damaged_checkpoints=complaints,
+        damaged_checkpoints=loaded.complaints,
     )  # fmt: skip
     if known:
-        run.metrics.write("event", step=run.step, event="resume", detail={"step": run.step, "damaged": complaints})
+        run.metrics.write(
+            "event", step=run.step, event="resume", detail={"step": run.step, "damaged": loaded.complaints}
+        )
     return run
 
 
@@ -181,16 +221,13 @@ def _new_model(config: TrainConfig, device: torch.device, dtype: torch.dtype) ->
     return model
 
 
-def _resume(run: Run, checkpoint: Checkpoint) -> None:
-    recorded = checkpoint.facts["data_fingerprint"]
+def _require_same_data(run: Run, facts: dict[str, Any]) -> None:
+    recorded = facts["data_fingerprint"]
     if recorded != run.dataset.fingerprint:
         raise DatasetError(
             f"{run.config.data.path}: its fingerprint is {run.dataset.fingerprint[:12]}, but {run.path} was trained on "
             f"{recorded[:12]}; restore the data or choose another run directory"
         )
-    run.bench.stepper.load_state_dict(checkpoint.tensors)
-    run.step, run.elapsed = checkpoint.step, checkpoint.facts["elapsed_s"]
-    run.notes.append(f"resumed at step {run.step}")
 
 
 def _continued(recorded: TrainConfig, asked: TrainConfig) -> TrainConfig:
