@@ -78,11 +78,15 @@ class FullContext:
         span: the interval of keys each position sees.
         dtype: of the activations (sets the precision of the rotary tables).
         index_loss: train the indexer: `sparse` over the selected keys, `dense` over all visible ones.
+
+    Attributes:
+        max_visible: the most keys any query of the rows sees.
     """
 
     def __init__(self, config: ModelConfig, span: Span, dtype: torch.dtype, index_loss: str = "off") -> None:
         self.config, self.span, self.index_loss = config, span, index_loss
         self.counted: Tensor | None = None
+        self.max_visible = span.max_visible
         wide = torch.promote_types(dtype, torch.float32)
         self._rotation = angles(config.rope, config.qk_rope_head_dim, span.positions, wide)
 
@@ -107,11 +111,16 @@ class FullContext:
 
     def wants_index(self) -> bool:
         """Only to choose among more keys than the budget, or to learn."""
-        return self.index_loss != "off" or self.span.max_visible > self.config.sparse.topk
+        return self.index_loss != "off" or self.max_visible > self.config.sparse.topk
+
+    @property
+    def restricts(self) -> bool:
+        """Whether keys are chosen at all: dense warm-up and short sequences see everything."""
+        return self.index_loss != "dense" and self.max_visible > self.config.sparse.topk
 
     def select(self, slot: int, index: IndexInput) -> Selection:
-        """Dense warm-up and short sequences see everything."""
-        if self.index_loss == "dense" or self.span.max_visible <= self.config.sparse.topk:
+        """Score the keys and keep the budget's worth of them."""
+        if not self.restricts:
             return Selection(None, index)
         chosen = ops.select(index.query, index.key, index.weight, self.span, self.config.sparse)
         return Selection(chosen, index)
@@ -129,10 +138,14 @@ class FullContext:
         core = (queries.q_BShD, expanded, queries.rope_key_BSR)
         loss = None
         if learns and selection is not None:
-            index = (selection.index.query, selection.index.key, selection.index.weight)
-            targets = ops.core_targets(core, self.span, queries.scale, positions)
-            loss = ops.indexer_loss(index, targets, self.span, positions, self.counted)
+            loss = self.index_objective(core, queries.scale, selection)
         return ops.attention(*core, self.span, queries.scale, positions), loss
+
+    def index_objective(self, core: tuple[Tensor, Tensor, Tensor], scale: float, selection: Selection) -> Tensor:
+        """The indexer's loss, for core attention's queries, expanded keys and rope keys."""
+        index, positions = selection.index, selection.positions
+        targets = ops.core_targets(core, self.span, scale, positions)
+        return ops.indexer_loss((index.query, index.key, index.weight), targets, self.span, positions, self.counted)
 
     def _latent(self, queries: Queries, cache: Tensor, positions: Tensor) -> Tensor:
         return ops.latent_attention(queries.q_BShD, cache, queries.kv_b_hNVL, self.span, queries.scale, positions)

@@ -21,8 +21,9 @@ class Portion(Protocol):
     A whole row is the trivial portion; context and tensor parallelism bring others.
     """
 
-    def take(self, x_BS: Tensor) -> Tensor:
-        """The columns of [B, S] that are computed here: [B, s]."""
+    def take(self, x_BS: Tensor, fill: int) -> Tensor:
+        """The columns of [B, S] that are computed here: [B, s]. Rows may be lengthened so that they divide evenly:
+        columns beyond S hold `fill`."""
 
     def context(self, model: Longcat, tokens: Tensor, first: Tensor, index_loss: str) -> FullContext:
         """The context of this portion of a micro-batch.
@@ -44,7 +45,7 @@ class Portion(Protocol):
 class WholeRows:
     """Every position is computed here."""
 
-    def take(self, x_BS: Tensor) -> Tensor:
+    def take(self, x_BS: Tensor, fill: int) -> Tensor:
         """All columns."""
         return x_BS
 
@@ -187,7 +188,7 @@ def forward_part(
     """
     context = portion.context(model, micro.tokens, micro.first, plan.index_loss)
     if hidden is None:
-        hidden = model.embed(portion.take(micro.tokens[:, :-1]), context)
+        hidden = model.embed(portion.take(micro.tokens[:, :-1], 0), context)
     trunk = model.through(hidden, context)
     # Means over a micro-batch's positions count each micro-batch alike.
     positions = micro.tokens[:, 1:].numel() * plan.micro_batches
@@ -219,7 +220,7 @@ def _drafts(
     for ahead, targets in enumerate(plan.draft_targets, start=1):
         history = portion.drafted(context, micro.tokens, ahead)
         # At a document's last positions there is no next token to draft from: they teach the indexer nothing.
-        drafting = context.counting(portion.take(same_document(micro.first, ahead).to(micro.tokens.device)))
+        drafting = context.counting(portion.take(same_document(micro.first, ahead).to(micro.tokens.device), 0))
         draft = model.draft(history.tokens[:, history.new], chained, drafting, selection, history)
         chained, selection = draft.chained, draft.selection
         index_losses.extend(draft.index_losses)
@@ -232,7 +233,7 @@ def _cross_entropy(model: Longcat, output: Tensor, micro: Micro, portion: Portio
     length = micro.tokens.shape[1] - 1
     counts = same_document(micro.first, ahead).to(output.device)
     target = torch.where(counts, shifted(micro.tokens, ahead, 0)[:, :length], -1)
-    return model.lm_head.cross_entropy(output.flatten(0, 1), portion.take(target).flatten())
+    return model.lm_head.cross_entropy(output.flatten(0, 1), portion.take(target, -1).flatten())
 
 
 def hidden_z_loss(hidden_BSH: Tensor, padding_BS: Tensor | None = None) -> Tensor:
