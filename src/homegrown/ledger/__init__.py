@@ -3,6 +3,7 @@
 from homegrown.ledger.chain import GENESIS, LedgerError, Record, TornTailError, walk
 from homegrown.ledger.ledger import Ledger
 from homegrown.ledger.metrics import MetricsError, MetricsWriter, read_metrics, walk_metrics
+from homegrown.ledger.silent import SilentLedger, SilentMetrics
 
 __all__ = [
     "GENESIS",
@@ -11,6 +12,8 @@ __all__ = [
     "MetricsError",
     "MetricsWriter",
     "Record",
+    "SilentLedger",
+    "SilentMetrics",
     "TornTailError",
     "read_metrics",
     "walk",

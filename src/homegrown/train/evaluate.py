@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from homegrown.data import Split
 from homegrown.model import Longcat
@@ -55,8 +56,25 @@ class _Window:
         return self.stop - self.score_from
 
 
+Scorer = Callable[[Tensor, Tensor], Tensor]
+"""(tokens [B, L + 1], target [B, L]), both int64 and on the host -> summed cross-entropy in nats of the targets that are
+not −1. Rows are documents, or windows of them, from their first token; what follows a row's last target is filling."""
+
+
+def scorer_of(model: Longcat) -> Scorer:
+    """Scores with a whole model, as it is, in its own dtype; cross-entropies are taken in float32."""
+
+    def score(tokens: Tensor, target: Tensor) -> Tensor:
+        device = model.norm.weight.device
+        inputs = tokens[:, :-1].to(device)
+        output = model.trunk(inputs, model.context(inputs)).output
+        return model.lm_head.cross_entropy(output.flatten(0, 1), target.flatten().to(device))
+
+    return score
+
+
 def evaluate(
-    model: Longcat,
+    scorer: Scorer,
     split: Split,
     seq_len: int,
     *,
@@ -70,7 +88,7 @@ def evaluate(
     ones sees at least seq_len / 2 tokens before it.
 
     Args:
-        model: scored as it is, in its own dtype; the logits' cross-entropy is taken in float32.
+        scorer: what scores windows; `scorer_of` a model.
         split: documents, each from its BOS to its EOS token.
         seq_len: window length in tokens.
         max_tokens: score at most about this many tokens, in windows spread evenly over the split, a document's bytes
@@ -86,14 +104,14 @@ def evaluate(
     documents = len({window.document for window in windows})
     # Windows of like length share a pass, so that little is padded; the order is fixed.
     windows.sort(key=lambda window: (window.start - window.stop, window.document, window.start))
-    nats, scored = torch.zeros((), dtype=torch.float64, device=model.norm.weight.device), 0
+    parts, scored = [], 0
     with torch.no_grad():
         for batch in _batched(windows, rows):
-            loss, count = _score(model, split, batch)
-            nats += loss
-            scored += count
+            tokens, target = _rows(split, batch)
+            parts.append(scorer(tokens, target).to(torch.float64))
+            scored += (count := int((target >= 0).sum()))
             progress(count)
-    return Score(float(nats), scored, round(text_bytes), documents)
+    return Score(float(torch.stack(parts).sum()) if parts else 0.0, scored, round(text_bytes), documents)
 
 
 def _windows(split: Split, seq_len: int) -> list[_Window]:
@@ -114,17 +132,14 @@ def _batched(windows: list[_Window], rows: int) -> Iterator[list[_Window]]:
         yield windows[start : start + rows]
 
 
-def _score(model: Longcat, split: Split, batch: list[_Window]) -> tuple[torch.Tensor, int]:
+def _rows(split: Split, batch: list[_Window]) -> tuple[Tensor, Tensor]:
+    """Tokens [B, L + 1] and targets [B, L] of windows side by side."""
     longest = max(window.stop - window.start for window in batch)
-    tokens = torch.full((len(batch), longest), model.config.eos_token_id)
+    tokens = torch.full((len(batch), longest), split.bos_id)
     target = torch.full((len(batch), longest - 1), -1)
     for row, window in enumerate(batch):
         ids = torch.from_numpy(split.document(window.document)[window.start : window.stop].astype("int64"))
         tokens[row, : len(ids)] = ids
         skipped = window.score_from - window.start - 1
         target[row, skipped : len(ids) - 1] = ids[skipped + 1 :]
-    device = model.norm.weight.device
-    inputs = tokens[:, :-1].to(device)
-    output = model.trunk(inputs, model.context(inputs)).output
-    loss = model.lm_head.cross_entropy(output.flatten(0, 1), target.flatten().to(device))
-    return loss, int((target >= 0).sum())
+    return tokens, target

@@ -210,6 +210,25 @@ def forward_part(
     return PartOutput(None if last else trunk.hidden, loss, terms, trunk.routing, factors)
 
 
+def score_part(
+    model: Longcat, hidden: Tensor | None, micro: Micro, target: Tensor, portion: Portion, *, last: bool = True
+) -> PartOutput:
+    """Run a model, or a part of one, and sum the cross-entropy of given targets: `loss` of the result.
+
+    Args:
+        model, hidden, micro, portion, last: as for `forward_part`.
+        target: int64 [B, S], −1 where nothing is scored.
+    """
+    context = portion.context(model, micro.tokens, micro.first, "off")
+    if hidden is None:
+        hidden = model.embed(portion.take(micro.tokens[:, :-1], 0), context)
+    trunk = model.through(hidden, context)
+    loss = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+    if last:
+        loss = model.lm_head.cross_entropy(trunk.output.flatten(0, 1), portion.take(target, -1).flatten())
+    return PartOutput(None if last else trunk.hidden, loss, loss[None], trunk.routing, loss)
+
+
 def _drafts(
     model: Longcat, trunk: Trunk, micro: Micro, plan: LossPlan, portion: Portion, context: FullContext
 ) -> tuple[Tensor, list[Tensor]]:

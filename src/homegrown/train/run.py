@@ -32,15 +32,21 @@ ADJUSTABLE = {"run", "steps", "device", "threads", "log_every", "tensorboard", "
 class Workbench:
     """Everything a step needs, built from a configuration: device, data, model, optimizer. Nothing is written.
 
+    Args:
+        config: the run.
+        world: this process among the others; found out from the environment if not given.
+
     Attributes:
         config: with the precision settled.
+        world, layout, groups: who this process is, and whom it talks to.
         device, dtype: where and in what the step runs.
         dataset, batches: the data and its global order.
-        model, stepper: new weights and what moves them.
+        assembly, stepper: new weights and what moves them.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.device = devices.pick(config.device)
+    def __init__(self, config: TrainConfig, world: World | None = None) -> None:
+        self.world = join(config.device, config.parallel.timeout_s) if world is None else world
+        self.device = self.world.device
         features = devices.describe(self.device).features
         if config.precision == "auto":
             config = dataclasses.replace(config, precision="bfloat16" if features.bf16_fast else "float32")
@@ -55,15 +61,36 @@ class Workbench:
             f"model.vocab_size = {config.model.vocab_size}: the tokenizer of {config.data.path} has "
             f"{self.dataset.vocab_size} ids",
         )
+        self.layout = settle(config.parallel, self.world.size, config.model, config.data)
+        self.groups = Groups(self.layout, self.world.rank, config.parallel.timeout_s)
         self.batches = Batches(
             self.dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
         )
-        self.model = _new_model(config, self.device, self.dtype)
-        lazy = ("n-gram tables",) if config.optim.ngram_rows == "lazy" else ()
-        if lazy and self.model.ngram_embeddings is not None:
-            self.model.ngram_embeddings.lookup = sparse_lookup
-        optimizer = build_optimizer(self.model, config.optim, config.model, features.bf16_fast, lazy)
-        self.stepper = Stepper(self.model, optimizer, config, self.device)
+        self.assembly = Assembly(config, self.layout, self.groups, self.device)
+        initialise(self.assembly, config, self.dtype)
+        optimizer = ShardedOptimizer.of(self.assembly, config, features.bf16_fast)
+        self.stepper = Stepper(self.assembly, optimizer, config, self.device)
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of the global batch of `step`, from 0 on."""
+        each = self.config.data.global_batch // self.layout.dp
+        first = self.layout.place(self.world.rank).dp * each
+        return self.batches.batch(step, slice(first, first + each))
+
+    @property
+    def model(self) -> Longcat:
+        """The model, where one process holds all of it.
+
+        Raises:
+            ConfigError: it is spread over several.
+        """
+        if self.world.size > 1:
+            raise ConfigError("the model is spread over several processes; export a checkpoint to have it whole")
+        return self.assembly.parts[0].model
+
+    def scorer(self) -> Scorer:
+        """What scores held-out text with the model as it is. Collective where the model is spread."""
+        return scorer_of(self.model) if self.world.size == 1 else SpreadScorer(self.assembly, self.config, self.device)
 
 
 @dataclass

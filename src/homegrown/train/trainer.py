@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from homegrown import device as devices
 from homegrown.model import training_flops
+from homegrown.parallel import flight
+from homegrown.parallel.collectives import gather
 from homegrown.train.environment import dtype_name
 from homegrown.train.health import router_similarity
 from homegrown.train.run import Run
@@ -35,10 +38,19 @@ class Callback:
 
 @dataclass(frozen=True)
 class Measured:
-    """A step's figures on the host: `values` is the step's line in metrics.jsonl."""
+    """A step's figures on the host, the same on all processes.
+
+    Attributes:
+        result: what the step did.
+        values: the step's line in metrics.jsonl.
+        clock: seconds on the first process's clock: what is decided by time is decided by this one.
+        signal: number of the signal that asked any process to stop, or `None`.
+    """
 
     result: StepResult
     values: dict[str, Any]
+    clock: float
+    signal: int | None
 
     @property
     def skipped(self) -> bool:
@@ -62,21 +74,24 @@ class Outcome:
 def train(run: Run, callbacks: Sequence[Callback]) -> Outcome:
     """Run the steps that are left.
 
-    SIGINT and SIGTERM end the loop after the step in progress; callbacks then save and close.
+    SIGINT and SIGTERM, whichever process gets them, end the loop after the step in progress; callbacks then save and
+    close.
     """
     for callback in callbacks:
         callback.on_start(run)
-    meter = _Meter(run)
     stopped: int | None = None
     with _interrupts() as caught:
+        meter = _Meter(run, caught)
         while run.step < run.config.steps and stopped is None:
+            flight.step(run.step + 1)
             meter.begin()
-            result = run.bench.stepper.step(run.step + 1, run.bench.batches.batch(run.step))
+            result = run.bench.stepper.step(run.step + 1, run.bench.batch(run.step))
             run.step += 1
             measured = meter.measure(result)
+            flight.phase("between steps")
             for callback in callbacks:
                 callback.on_step(run, measured)
-            stopped = caught[0] if caught else None
+            stopped = measured.signal
     outcome = Outcome(run.step, stopped if run.step < run.config.steps else None)
     for callback in callbacks:
         callback.on_end(run, outcome)
@@ -86,9 +101,11 @@ def train(run: Run, callbacks: Sequence[Callback]) -> Outcome:
 class _Meter:
     """Turns a step's tensors into figures; this is where the host waits for the device."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.peak = run.environment["peak_flops"][dtype_name(run.bench.dtype)]
+    def __init__(self, run: Run, caught: list[int]) -> None:
+        self.run, self.caught = run, caught
+        world = run.bench.world.size
+        # Utilisation is model FLOPs over the matrix-multiply peak that the first process measured, times processes.
+        self.peak = run.environment["peak_flops"][dtype_name(run.bench.dtype)] * world
         self.load_every = max(1, run.config.steps // 100)
         self.begun = 0.0
 
@@ -101,7 +118,8 @@ class _Meter:
         names = list(result.terms)
         numbers = torch.stack([*result.terms.values(), result.grad_norm, result.keep, result.health.max()]).tolist()
         terms, (norm, keep, health) = dict(zip(names, numbers, strict=False)), numbers[len(names) :]
-        seconds = time.perf_counter() - self.begun
+        seconds, waited = time.perf_counter() - self.begun, flight.waited()
+        everyone = self._everyone(seconds, waited)
         run.elapsed += seconds
         routed = result.counts[:, : model.n_routed_experts].sum().item()
         real = routed / (result.tokens * model.num_layers)
@@ -121,24 +139,36 @@ class _Meter:
             "lr_factor": result.lr_factor,
             "skipped": keep == 0,
             "tokens_per_s": result.tokens / seconds,
+            "tokens_per_s_per_device": result.tokens / seconds / len(everyone),
+            "exposed_communication": float((everyone[:, 2] / everyone[:, 1]).mean()),
             "peak_fraction": flops / seconds / self.peak,
             "real_experts": real,
             "active_params": run.counted.active(real),
             "router_health": health,
         }
         if result.step % self.load_every == 0 or result.step == 1:
-            values |= self._rare(result)
-        return Measured(result, values)
+            values |= self._rare(result, everyone)
+        signal_number = int(everyone[:, 0].max())
+        return Measured(result, values, clock=float(everyone[0, 4]), signal=signal_number or None)
 
-    def _rare(self, result: StepResult) -> dict[str, Any]:
+    def _everyone(self, seconds: float, waited: float) -> Tensor:
+        """What each process reports after a step, float64 [processes, 5]: the signal it caught, seconds, seconds of
+        them in collectives, bytes held at most, its clock."""
+        caught = self.caught[0] if self.caught else 0
+        mine = [caught, seconds, waited, devices.peak_memory(self.run.bench.device), time.monotonic()]
+        return gather(torch.tensor(mine, dtype=torch.float64), self.run.bench.groups["world"])
+
+    def _rare(self, result: StepResult, everyone: Tensor) -> dict[str, Any]:
         routed = self.run.config.model.n_routed_experts
         share = result.counts / result.counts.sum(1, keepdim=True)
         load = torch.cat((share[:, :routed], share[:, routed:].sum(1, keepdim=True)), dim=1)
-        similarity = [router_similarity(router.classifier.weight) for router in self.run.model.routers()]
+        routers = self.run.bench.assembly.routers().values()
+        similarity = [router_similarity(router.classifier.weight) for router in routers]
         return {
             "expert_load": [[round(part, 5) for part in row] for row in load.tolist()],
             "router_similarity": torch.stack(similarity).mean().item(),
-            "memory_bytes": devices.peak_memory(self.run.bench.device),
+            "memory_bytes": int(everyone[:, 3].max()),
+            "slowest_process": int((everyone[:, 1] - everyone[:, 2]).argmax()),
         }
 
 
