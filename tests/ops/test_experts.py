@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from homegrown import ops
+from homegrown.ops.experts import sorted_experts
 
 from .compare import TOLERANCE, check, run, worst
 
@@ -69,3 +70,25 @@ def test_the_spare_pair_leaves_no_trace():
     assert x.grad[others].abs().max() == 0
     assert gate.grad[others].abs().max() == 0
     assert w_in.grad[CHOICES:].abs().max() == 0
+
+
+def test_no_token_at_all():
+    """A process to which no token came; its weights learn nothing."""
+    shapes = ((0, HIDDEN), (0, CHOICES), (EXPERTS, 2, WIDTH, HIDDEN), (EXPERTS, HIDDEN, WIDTH))
+    x, gate, w_in, w_out = (torch.randn(shape).requires_grad_() for shape in shapes)
+    out = ops.experts(x, torch.empty(0, CHOICES, dtype=torch.int64), gate, w_in, w_out)
+    assert out.shape == x.shape
+    out.sum().backward()
+    assert w_in.grad.abs().max() == w_out.grad.abs().max() == 0
+
+
+def test_known_sizes_need_no_numbers():
+    """With the sizes that there are the result is the same; with any sizes a tensor without numbers has its shape."""
+    index, inputs = mixed(), tensors()
+    sizes = torch.bincount(index.flatten(), minlength=EXPERTS)[:EXPERTS].tolist()
+    known = run(lambda x, gate, w_in, w_out: sorted_experts(x, index, gate, w_in, w_out, sizes), inputs, torch.float64)
+    assert worst(known, run(call(index), inputs, torch.float64)) < 1e-14
+    empty = [item.to("meta").requires_grad_() for item in inputs]
+    out = sorted_experts(empty[0], index.to("meta"), *empty[1:], [3] * EXPERTS)
+    out.sum().backward()
+    assert [out.shape, *(item.grad.shape for item in empty)] == [inputs[0].shape, *(item.shape for item in inputs)]

@@ -15,7 +15,7 @@ from homegrown.model import Longcat
 from homegrown.parallel.layout import KINDS, Layout, row_blocks, settle
 from tests.train import tiny
 
-DATA = DataConfig(path=Path("unused"), seq_len=32, global_batch=64, micro_batch=1)
+DATA = DataConfig(path=Path("unused"), seq_len=32, global_batch=192, micro_batch=1)
 LAYOUTS = {
     "one": (ParallelConfig(), 1),
     "data": (ParallelConfig(), 4),
@@ -24,6 +24,7 @@ LAYOUTS = {
     "pipeline": (ParallelConfig(pp=2, ep=2), 4),
     "interleaved": (ParallelConfig(pp=2, parts=2), 2),
     "everything": (ParallelConfig(pp=2, cp=2, tp=2, ep=2, embp=4), 16),
+    "pods": (ParallelConfig(pp=2, ep=6, pod=2), 24),
 }
 
 
@@ -60,9 +61,19 @@ def test_sizes_of_groups():
     layout = made("everything")
     sizes = {kind: len(layout.members(kind, 5)) for kind in KINDS}
     assert sizes == {
-        "world": 16, "tp": 2, "cp": 2, "sequence": 4, "data": 2, "tokens": 8, "ep": 2, "expert_replicas": 4, "embp": 4,
-        "row_replicas": 2, "pp": 2, "words": 16,
+        "world": 16, "tp": 2, "cp": 2, "sequence": 4, "data": 2, "tokens": 8, "ep": 2, "ep_inner": 2, "ep_outer": 1,
+        "expert_replicas": 4, "embp": 4, "row_replicas": 2, "pp": 2, "words": 16,
     }  # fmt: skip
+
+
+def test_pods_part_the_experts():
+    layout = made("pods")
+    assert layout.members("ep", 21) == (18, 19, 20, 21, 22, 23)
+    assert layout.members("ep_inner", 21) == (20, 21)
+    assert layout.members("ep_outer", 21) == (19, 21, 23)
+    roomy = dataclasses.replace(layout, pod=12)
+    assert roomy.members("ep_inner", 21) == roomy.members("ep", 21)
+    assert roomy.members("ep_outer", 21) == (21,)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -124,6 +135,7 @@ def test_the_real_model_on_49152_ranks():
         (ParallelConfig(dp=3), 4, {}, {}, "leave dp = 4"),
         (ParallelConfig(ep=3), 4, {}, {}, "parallel.ep = 3: must divide"),
         (ParallelConfig(ep=4), 4, {}, {}, "must divide model.n_routed_experts = 6"),
+        (ParallelConfig(ep=2, pod=3), 6, {}, {}, "parallel.pod = 3: must divide parallel.ep = 2"),
         (ParallelConfig(embp=3), 4, {}, {}, "parallel.embp = 3"),
         (ParallelConfig(tp=4), 4, {}, {}, "must divide model.num_attention_heads = 2"),
         (ParallelConfig(pp=8), 8, {}, {}, "the model has only 4 layers"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -50,38 +52,44 @@ class _SortedExperts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor
+        ctx: Any,
+        x_NH: Tensor,
+        index_NK: Tensor,
+        gate_NK: Tensor,
+        w_in_E2FH: Tensor,
+        w_out_EHF: Tensor,
+        sizes: Sequence[int] | None,
     ) -> Tensor:
         choices, width = index_NK.shape[1], w_out_EHF.shape[2]
-        order, ends, slot_NK = _sort_pairs(index_NK, w_in_E2FH.shape[0])
+        order, ends, slot_NK = _sort_pairs(index_NK, w_in_E2FH.shape[0], sizes)
         token_R = order // choices
         x_RH = x_NH.index_select(0, token_R)
         gate_R = gate_NK.reshape(-1).index_select(0, order).to(x_NH.dtype)
         gate_R[-1] = 0
-        hidden_R2F = _grouped(x_RH, w_in_E2FH.flatten(1, 2), ends)
+        hidden_R2F = _grouped(x_RH, w_in_E2FH.flatten(1, 2), ends, sizes)
         act_RF = F.silu(hidden_R2F[:, :width]).mul_(hidden_R2F[:, width:])
-        out_RH = _grouped(act_RF * gate_R[:, None], w_out_EHF, ends)
+        out_RH = _grouped(act_RF * gate_R[:, None], w_out_EHF, ends, sizes)
         ctx.save_for_backward(x_RH, hidden_R2F, gate_R, token_R, order, ends, slot_NK, w_in_E2FH, w_out_EHF)
-        ctx.gate_dtype = gate_NK.dtype
+        ctx.gate_dtype, ctx.sizes = gate_NK.dtype, sizes
         return _gather_sum(out_RH, slot_NK)
 
     @staticmethod
-    def backward(ctx: Any, grad_NH: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_NH: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor, None]:
         x_RH, hidden_R2F, gate_R, token_R, order, ends, slot_NK, w_in_E2FH, w_out_EHF = ctx.saved_tensors
-        width = w_out_EHF.shape[2]
+        width, sizes = w_out_EHF.shape[2], ctx.sizes
         gate_RF, up_RF = hidden_R2F[:, :width], hidden_R2F[:, width:]
         grad_RH = grad_NH.index_select(0, token_R)
         silu_RF = F.silu(gate_RF)
         act_RF = silu_RF * up_RF
-        grad_act_RF = _grouped(grad_RH, w_out_EHF.transpose(1, 2), ends)
+        grad_act_RF = _grouped(grad_RH, w_out_EHF.transpose(1, 2), ends, sizes)
         grad_gate_R = (grad_act_RF * act_RF).sum(-1, dtype=torch.promote_types(grad_NH.dtype, torch.float32))
-        grad_w_out = _grouped_outer(grad_RH, act_RF.mul_(gate_R[:, None]), ends)
+        grad_w_out = _grouped_outer(grad_RH, act_RF.mul_(gate_R[:, None]), ends, sizes)
         grad_act_RF.mul_(gate_R[:, None])
         grad_hidden_R2F = torch.empty_like(hidden_R2F)
         torch.ops.aten.silu_backward.grad_input(grad_act_RF * up_RF, gate_RF, grad_input=grad_hidden_R2F[:, :width])
         torch.mul(grad_act_RF, silu_RF, out=grad_hidden_R2F[:, width:])
-        grad_w_in = _grouped_outer(grad_hidden_R2F, x_RH, ends).unflatten(1, (2, width))
-        grad_x_RH = _grouped(grad_hidden_R2F, w_in_E2FH.flatten(1, 2).transpose(1, 2), ends)
+        grad_w_in = _grouped_outer(grad_hidden_R2F, x_RH, ends, sizes).unflatten(1, (2, width))
+        grad_x_RH = _grouped(grad_hidden_R2F, w_in_E2FH.flatten(1, 2).transpose(1, 2), ends, sizes)
         grad_gate = torch.zeros(slot_NK.numel(), dtype=grad_gate_R.dtype, device=grad_NH.device)
         grad_gate.index_copy_(0, order[:-1], grad_gate_R[:-1])
         return (
@@ -90,15 +98,31 @@ class _SortedExperts(torch.autograd.Function):
             grad_gate.view(slot_NK.shape).to(ctx.gate_dtype),
             grad_w_in,
             grad_w_out,
+            None,
         )
 
 
 @experts.register("sorted")
-def _experts_sorted(x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor, w_in_E2FH: Tensor, w_out_EHF: Tensor) -> Tensor:
-    return _SortedExperts.apply(x_NH, index_NK, gate_NK, w_in_E2FH, w_out_EHF)
+def sorted_experts(
+    x_NH: Tensor,
+    index_NK: Tensor,
+    gate_NK: Tensor,
+    w_in_E2FH: Tensor,
+    w_out_EHF: Tensor,
+    sizes: Sequence[int] | None = None,
+) -> Tensor:
+    """`experts`, by grouped products over the pairs sorted by expert.
+
+    Args:
+        sizes: pairs of each expert, where they are known (or supposed, in a dry run). Nothing is then read from the
+            device, and tensors without numbers will do.
+    """
+    if x_NH.shape[0] == 0:  # there is no pair to spare
+        return _experts(x_NH, index_NK, gate_NK, w_in_E2FH, w_out_EHF)
+    return _SortedExperts.apply(x_NH, index_NK, gate_NK, w_in_E2FH, w_out_EHF, sizes)
 
 
-def _sort_pairs(index_NK: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sort_pairs(index_NK: Tensor, n_experts: int, sizes: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Order the (token, choice) pairs by expert, leaving out choices ≥ n_experts.
 
     A spare pair closes the list: pair 0 once more, in the last expert's group. With its gate set to zero its rows come
@@ -111,8 +135,12 @@ def _sort_pairs(index_NK: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tenso
     """
     flat = index_NK.reshape(-1)
     order = torch.argsort(flat, stable=True)
-    ends = torch.bincount(flat, minlength=n_experts)[:n_experts].cumsum(0)
-    real = int(ends[-1])
+    if sizes is None:
+        ends = torch.bincount(flat, minlength=n_experts)[:n_experts].cumsum(0)
+        real = int(ends[-1])
+    else:
+        ends = torch.tensor(sizes, device=flat.device).cumsum(0)
+        real = sum(sizes)
     slot = torch.empty_like(order)
     slot[order] = torch.arange(order.numel(), device=order.device).clamp_(max=real)
     ends[-1] += 1
@@ -125,26 +153,33 @@ def _gather_sum(rows_RH: Tensor, slot_NK: Tensor) -> Tensor:
     return F.embedding_bag(slot_NK, rows_RH, mode="sum")
 
 
-def _grouped(x_RA: Tensor, w_EBA: Tensor, ends: Tensor) -> Tensor:
+def _grouped(x_RA: Tensor, w_EBA: Tensor, ends: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
     """Rows of expert e times w[e]ᵀ: [R, A] x [E, B, A] -> [R, B]."""
-    if _grouped_mm_takes(x_RA, w_EBA):
+    if sizes is None and _grouped_mm_takes(x_RA, w_EBA):
         return F.grouped_mm(x_RA, w_EBA.transpose(1, 2), offs=ends)
     out = x_RA.new_empty(x_RA.shape[0], w_EBA.shape[1])
     start = 0
-    for expert, end in enumerate(ends.tolist()):
+    for expert, end in enumerate(_stops(ends, sizes)):
         torch.mm(x_RA[start:end], w_EBA[expert].T, out=out[start:end])
         start = end
     return out
 
 
-def _grouped_outer(a_RA: Tensor, b_RB: Tensor, ends: Tensor) -> Tensor:
+def _grouped_outer(a_RA: Tensor, b_RB: Tensor, ends: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
     """Per expert, its rows of a times its rows of b, transposed: [R, A], [R, B] -> [E, A, B]."""
     out = a_RA.new_empty(len(ends), a_RA.shape[1], b_RB.shape[1])
     start = 0
-    for expert, end in enumerate(ends.tolist()):
+    for expert, end in enumerate(_stops(ends, sizes)):
         torch.mm(a_RA[start:end].T, b_RB[start:end], out=out[expert])
         start = end
     return out
+
+
+def _stops(ends: Tensor, sizes: Sequence[int] | None) -> list[int]:
+    """`ends` on the host; the spare pair is the last expert's."""
+    if sizes is None:
+        return ends.tolist()
+    return [*accumulate(sizes[:-1]), sum(sizes) + 1]
 
 
 def _grouped_mm_takes(x: Tensor, w: Tensor) -> bool:

@@ -15,12 +15,14 @@ from typing import NamedTuple
 from homegrown.config import ConfigError, DataConfig, ModelConfig, ParallelConfig, require
 
 KINDS = (
-    "world", "tp", "cp", "sequence", "data", "tokens", "ep", "expert_replicas", "embp", "row_replicas", "pp", "words",
+    "world", "tp", "cp", "sequence", "data", "tokens", "ep", "ep_inner", "ep_outer", "expert_replicas", "embp",
+    "row_replicas", "pp", "words",
 )  # fmt: skip
 """Groups of processes:
 tp, cp, pp: along one dimension. sequence: cp x tp, those who share rows. data: along dp.
 tokens: a stage's token ranks. ep, embp: one copy of the experts, of the n-gram rows; expert_replicas, row_replicas:
-those who hold the same ones. words: the token ranks of the first and the last stage, who all hold word embeddings.
+those who hold the same ones. ep_inner, ep_outer: those of an ep group in the same superpod; those at the same place in
+theirs, one in each. words: the token ranks of the first and the last stage, who all hold word embeddings.
 """
 
 
@@ -167,6 +169,12 @@ class Layout:
             size = getattr(self, kind)
             first = stage + self.token_rank(rank) // size * size
             return tuple(range(first, first + size))
+        if kind in ("ep_inner", "ep_outer"):
+            pod, first = min(self.pod or self.ep, self.ep), rank - self.token_rank(rank) % self.ep
+            if kind == "ep_outer":
+                return tuple(range(first + (rank - first) % pod, first + self.ep, pod))
+            first = rank - (rank - first) % pod
+            return tuple(range(first, first + pod))
         if kind in ("expert_replicas", "row_replicas"):
             size = self.ep if kind == "expert_replicas" else self.embp
             return tuple(range(stage + self.token_rank(rank) % size, stage + self.tokens, size))
@@ -263,6 +271,10 @@ def settle(config: ParallelConfig, world: int, model: ModelConfig, data: DataCon
             tokens % size == 0,
             f"parallel.{name} = {size}: must divide the dp * cp * tp = {tokens} processes of a pipeline stage",
         )
+    require(
+        config.pod == 0 or config.ep % config.pod == 0 or config.pod % config.ep == 0,
+        f"parallel.pod = {config.pod}: must divide parallel.ep = {config.ep}, or be a multiple of it",
+    )
     layout = Layout(
         pp=config.pp, dp=dp, cp=config.cp, tp=config.tp, ep=config.ep, embp=embp if model.ngram.order else 1,
         parts=config.parts, part_layers=_part_layers(config, model), pod=config.pod,
