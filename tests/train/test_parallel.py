@@ -1,0 +1,132 @@
+"""Training on several processes against training on one: every dimension, pairs of them, and all together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from homegrown.config import DataConfig, ParallelConfig, TrainConfig
+from homegrown.parallel.world import World
+from homegrown.train.run import Workbench
+from tests.parallel.spawn import spawn
+
+from . import tiny
+
+STEPS = 3
+ALONE = World(0, 1, 0, torch.device("cpu"))
+P = ParallelConfig
+
+DATA_ONLY = {2: P(), 4: P(), 8: P()}
+"""Same bits as one process."""
+OTHERS = {
+    2: {
+        "tensor": P(tp=2),
+        "context": P(cp=2),
+        "pipeline": P(pp=2),
+        "interleaved": P(pp=2, parts=2),
+        "experts": P(ep=2),
+        "tables whole": P(embp=1),
+    },
+    4: {
+        "tensor, context": P(tp=2, cp=2),
+        "tensor, data": P(tp=2),
+        "tensor, experts": P(tp=2, ep=4),
+        "tensor, pipeline": P(tp=2, pp=2),
+        "context, data": P(cp=2),
+        "context of four": P(cp=4),
+        "context, experts": P(cp=2, ep=2),
+        "context, pipeline": P(cp=2, pp=2),
+        "experts, data": P(ep=2),
+        "experts of four": P(ep=4, embp=2),
+        "experts in pods": P(ep=4, pod=2),
+        "pipeline, data": P(pp=2),
+        "pipeline of four": P(pp=4),
+        "pipeline, experts": P(pp=2, ep=2),
+        "interleaved, data": P(pp=2, parts=2),
+    },
+    8: {
+        "tensor, context, data, experts": P(tp=2, cp=2, ep=4, embp=4),
+        "tensor, context, pipeline": P(tp=2, cp=2, pp=2, ep=2),
+        "tensor, pipeline, data": P(tp=2, pp=2, ep=4, embp=2),
+        "context, interleaved, data": P(cp=2, pp=2, parts=2, ep=2),
+    },
+}
+
+
+def config_of(data: Path, parallel: ParallelConfig, **changes: Any) -> TrainConfig:
+    """Four layers of everything; eight rows of a global batch, one or two a micro-batch."""
+    model = tiny.model_config(num_layers=4, n_routed_experts=8, zero_expert_num=4)
+    config = tiny.train_config(
+        data, model=model, parallel=parallel, data=DataConfig(path=data, seq_len=32, global_batch=8, micro_batch=1)
+    )
+    return tiny.replaced(config, **changes)
+
+
+def trained(world: World, config: TrainConfig, steps: int = STEPS) -> dict[str, Any]:
+    """Terms, norm, counts and health of each step, and the optimizer's state of the pieces owned here."""
+    bench = Workbench(config, world)
+    results = [bench.stepper.step(number + 1, bench.batch(number)) for number in range(steps)]
+    return {
+        "terms": [{name: value.item() for name, value in result.terms.items()} for result in results],
+        "norm": [result.grad_norm.item() for result in results],
+        "counts": [result.counts for result in results],
+        "health": [result.health for result in results],
+        "biases": {layer: router.e_score_correction_bias for layer, router in bench.assembly.routers().items()},
+        "state": {key: tensor.clone() for key, tensor in bench.stepper.optimizer.state().items()},
+    }
+
+
+def several(world: World, configs: dict[str, TrainConfig]) -> dict[str, dict[str, Any]]:
+    return {name: trained(world, config) for name, config in configs.items()}
+
+
+def merged(parts: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """The whole state, every piece from the one rank that owns it."""
+    whole: dict[str, torch.Tensor] = {}
+    for part in parts:
+        assert not whole.keys() & part["state"].keys(), "a piece has one owner"
+        whole |= part["state"]
+    return whole
+
+
+@pytest.fixture(scope="module")
+def alone(dataset) -> dict[str, Any]:
+    return trained(ALONE, config_of(dataset.path, P()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_data_parallelism_does_not_show_in_the_bits(dataset, alone, size):
+    parts = spawn(size, trained, config_of(dataset.path, DATA_ONLY[size]))
+    for part in parts:
+        assert part["terms"] == alone["terms"]
+        assert part["norm"] == alone["norm"]
+        assert all(torch.equal(part["biases"][layer], bias) for layer, bias in alone["biases"].items())
+    state = merged(parts)
+    assert state.keys() == alone["state"].keys()
+    assert [key for key in state if not torch.equal(state[key], alone["state"][key])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", OTHERS)
+def test_layouts(dataset, alone, size):
+    """Losses, norms and counts step by step, and weights after them, to the rounding of float32."""
+    configs = {name: config_of(dataset.path, parallel) for name, parallel in OTHERS[size].items()}
+    results = spawn(size, several, configs, timeout_s=500)
+    for name in configs:
+        parts = [result[name] for result in results]
+        for part in parts:
+            for step, terms in enumerate(alone["terms"]):
+                assert part["terms"][step] == pytest.approx(terms, rel=2e-4, abs=1e-6), (name, step)
+                assert part["norm"][step] == pytest.approx(alone["norm"][step], rel=1e-3), (name, step)
+                assert torch.equal(part["counts"][0], alone["counts"][0]), name
+            assert part["terms"] == parts[0]["terms"] and part["norm"] == parts[0]["norm"], name
+        state = merged(parts)
+        assert state.keys() == alone["state"].keys(), name
+        for key, tensor in state.items():
+            if key.endswith("/master"):
+                torch.testing.assert_close(tensor, alone["state"][key], rtol=0, atol=2e-3, msg=f"{name}: {key}")
