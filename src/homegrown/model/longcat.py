@@ -46,6 +46,7 @@ class Longcat(nn.Module):
     Attributes:
         recompute: recompute each layer in the backward pass instead of keeping its activations.
         layers: by number; a part of a model holds only some of them, under the numbers they have in the whole.
+        embed_tokens, ngram_embeddings, norm, lm_head, mtp: `None` in a part of a model that does not hold them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -62,6 +63,22 @@ class Longcat(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Set every weight to its initial value, a function of the seed and the parameter's name alone."""
         initialise(self, self.config, seed)
+
+    def cut(self, layers: range, first: bool, last: bool) -> Longcat:
+        """Keep only a part of the model, in place: these layers, with what comes before them if they are the `first`
+        ones, and what comes behind them if they are the `last`. The draft head embeds words too."""
+        self.layers = nn.ModuleDict({name: layer for name, layer in self.layers.items() if int(name) in layers})
+        absent = [] if first else ["ngram_embeddings"]
+        absent += [] if last else ["norm", "lm_head", "mtp"]
+        absent += [] if first or (last and self.mtp is not None) else ["embed_tokens"]
+        for name in absent:
+            setattr(self, name, None)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and activations, but for the weights that `cast` leaves alone."""
+        return next(self.layers.parameters()).dtype
 
     def cast(self, dtype: torch.dtype) -> Longcat:
         """Cast the weights to `dtype`, in place, but for those that are float32 by specification: the routers' and
@@ -95,7 +112,7 @@ class Longcat(nn.Module):
             if first is None
             else Span.packed(first, tokens.device)
         )
-        return FullContext(self.config, span, self.norm.weight.dtype, index_loss)
+        return FullContext(self.config, span, self.dtype, index_loss)
 
     def trunk(self, tokens: Tensor, context: Context) -> Trunk:
         """Run the main model: int64 [B, S] -> hidden states."""

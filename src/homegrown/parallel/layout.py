@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from homegrown.config import ConfigError, DataConfig, ModelConfig, ParallelConfig, require
+from homegrown.config.blocks import TABLE_BLOCKS, row_blocks
 
 KINDS = (
     "world", "tp", "cp", "sequence", "data", "tokens", "ep", "ep_inner", "ep_outer", "expert_replicas", "embp",
@@ -77,21 +78,6 @@ _RULES: tuple[tuple[str, int, str], ...] = (
 """Parameters that are spread: name, axis, dimension. All others are whole on every rank of their stage."""
 _COMPILED = tuple((re.compile(pattern), dim, axis) for pattern, dim, axis in _RULES)
 _LAYER = re.compile(r"layers\.(\d+)\.")
-
-TABLE_BLOCKS = 64
-"""Fewest blocks that a table's rows are cut into (if it has as many rows)."""
-MOST_BLOCKS = 4096
-BLOCK_NUMBERS = 1 << 22
-"""Numbers a block aims at."""
-
-
-def row_blocks(rows: int, width: int, least: int = 1) -> list[int]:
-    """Borders 0 = b_0 < b_1 < ... = rows of the blocks that rows of `width` numbers are cut into.
-
-    A function of the table's size alone, so that whatever is kept block by block fits any layout.
-    """
-    count = min(rows, max(least, min(MOST_BLOCKS, -(-rows * width // BLOCK_NUMBERS))))
-    return [rows * block // count for block in range(count + 1)]
 
 
 @dataclass(frozen=True)
