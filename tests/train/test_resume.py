@@ -107,7 +107,7 @@ def test_more_steps_go_on_from_the_end(finished, straight):
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_leads_to_the_same_end(finished, straight, capfd):
     run = finished.parent / "run"
-    state = run / "checkpoints" / "step-00000024" / "state.safetensors"
+    state = run / "checkpoints" / "step-00000024" / "rank-00000" / "__0_0.distcp"
     state.write_bytes(state.read_bytes()[:-100])
     assert main(["train", str(finished)]) == 0
     shown = "".join(capfd.readouterr().err.split())
