@@ -194,6 +194,7 @@ def test_a_failed_write_leaves_the_older_ones_alone(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 1).name]
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_each_part_is_a_checkpoint_that_pytorch_reads(tmp_path):
     wanted = {name: torch.zeros_like(tensor).contiguous() for name, tensor in tensors(4).items()}
     distributed_checkpoint.load(wanted, checkpoint_id=save(tmp_path, 4) / "rank-00000", no_dist=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from homegrown.train.checkpoint.content import CheckpointError, FileFacts, Part, Spec
+from homegrown.train.checkpoint.store import sync_directory
 
 Watch = Callable[[str], None]
 """Told the name of each phase of a save as it begins."""
@@ -63,6 +64,7 @@ def write_part(folder: Path, tensors: Mapping[str, Tensor], watch: Watch) -> Par
         writer.finish(metadata, [results])
     except (OSError, RuntimeError) as error:
         raise _system_error(error, folder) or error from error
+    sync_directory(folder)
     watch("checksum")
     files = {file.name: file_facts(file) for file in sorted(folder.iterdir())}
     return Part(files, {key: Spec.of(tensor) for key, tensor in tensors.items()})
