@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,19 +15,27 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.distributed import checkpoint as distributed_checkpoint
 
 from homegrown.train.checkpoint import (
     MANIFEST,
-    STATE,
     CheckpointError,
+    Key,
+    Spec,
     clean_up,
     directory,
+    inspect,
     load_checkpoint,
     load_newest,
+    locate,
+    piece_key,
     save_checkpoint,
     saved_steps,
 )
+from homegrown.train.checkpoint.content import read_manifest
+from homegrown.train.checkpoint.part import PartReader, faults
 
+STATE, METADATA = "rank-00000/__0_0.distcp", "rank-00000/.metadata"
 FACTS = {"elapsed_s": 1.2345678901234567, "data_fingerprint": "ab" * 32}
 
 
@@ -84,7 +96,7 @@ def become_a_folder(file: Path) -> None:
     file.mkdir()
 
 
-@pytest.mark.parametrize("name", [STATE, MANIFEST])
+@pytest.mark.parametrize("name", [STATE, METADATA, MANIFEST])
 @pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink, become_a_folder])
 def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(tmp_path, name, damage):
     save(tmp_path, 1)
@@ -107,7 +119,9 @@ def test_when_all_are_damaged_all_are_named(tmp_path):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), name=st.sampled_from([STATE, MANIFEST]))
+@given(
+    place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), name=st.sampled_from([STATE, METADATA, MANIFEST])
+)
 def test_no_flipped_bit_changes_what_is_loaded(tmp_path, place, bit, name):
     root = tmp_path / "checkpoints"
     save(root, 5)
@@ -155,7 +169,7 @@ def test_a_state_that_is_not_finite_is_refused(tmp_path, value):
 def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_removed(tmp_path):
     save(tmp_path, 3)
     half = tmp_path / ".step-00000004.k2x9.tmp"
-    half.mkdir()
+    (half / STATE).parent.mkdir(parents=True)
     (half / STATE).write_bytes(b"half")
     save(tmp_path, 9).rename(tmp_path / ".step-00000009.old.tmp")
     assert saved_steps(tmp_path) == [3]
@@ -163,22 +177,71 @@ def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_removed(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 3).name]
 
 
-def test_a_failed_write_leaves_the_older_ones_alone(tmp_path, monkeypatch):
-    """The disk fills while the state is being written."""
+def test_a_failed_write_leaves_the_older_ones_alone(tmp_path):
+    """The disk takes no more than two kilobytes a file while the state is being written."""
     save(tmp_path, 1)
-
-    def full(tensors: object, path: Path) -> None:
-        path.write_bytes(b"first half")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr("homegrown.train.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        save(tmp_path, 2, keep=1)
-    monkeypatch.undo()
+    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"of step 2: .*rank-00000: File too large"):
+            save(tmp_path, 2, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     newest, complaints = load_newest(tmp_path)
     assert newest is not None
     assert (newest.step, complaints) == (1, [])
     assert [entry.name for entry in tmp_path.iterdir()] == [directory(tmp_path, 1).name]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_each_part_is_a_checkpoint_that_pytorch_reads(tmp_path):
+    wanted = {name: torch.zeros_like(tensor).contiguous() for name, tensor in tensors(4).items()}
+    distributed_checkpoint.load(wanted, checkpoint_id=save(tmp_path, 4) / "rank-00000", no_dist=True)
+    for name, tensor in tensors(4).items():
+        assert torch.equal(wanted[name], tensor), name
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_a_strangers_checkpoint_runs_no_code(tmp_path):
+    """Its seal is in order, being the stranger's own."""
+    part = save(tmp_path, 4) / "rank-00000"
+    facts = read_manifest(part.parent).parts[part.name]
+    (part / ".metadata").write_bytes(pickle.dumps(Harmful()))
+    assert faults(part, facts), "the seal of an honest writer does not fit"
+    with pytest.raises(CheckpointError, match=r"system"):
+        PartReader(part).read({"model/bias": torch.zeros(3)})
+
+
+def test_keys_and_specs_are_read_as_they_are_written():
+    for key in (Key("layers.3.mlp.experts.down_proj", 12, 13, "momentum"), Key("a@b", 0, 7, "master")):
+        assert Key.parse(piece_key(*key)) == key
+    assert Key.parse("guard/history") is None
+    for spec in (Spec(torch.bfloat16, (3, 0, 5)), Spec(torch.int64, ())):
+        assert Spec.parse(str(spec)) == spec
+    for text in ("float32", "float32[3", "softmax[3]", "float32[-1]"):
+        with pytest.raises(ValueError, match="no dtype and shape"):
+            Spec.parse(text)
+
+
+def test_a_path_may_mean_a_checkpoint_or_a_run(tmp_path):
+    root = tmp_path / "checkpoints"
+    save(root, 3)
+    flip(save(root, 4) / STATE)
+    sound = directory(root, 3)
+    assert locate(tmp_path) == locate(root) == locate(sound) == sound
+    assert inspect(sound, verify=True).step == 3
+    with pytest.raises(CheckpointError, match="checksum"):
+        inspect(directory(root, 4), verify=True)
+    flip(sound / MANIFEST)
+    with pytest.raises(CheckpointError, match=r"step-00000004.*checksum"):
+        locate(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        locate(tmp_path / "elsewhere")
 
 
 def test_the_manifest_is_readable_by_people(tmp_path):

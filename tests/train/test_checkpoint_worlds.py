@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from homegrown.parallel.groups import Group
 from homegrown.train.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -26,7 +27,6 @@ from homegrown.train.checkpoint import (
 from homegrown.train.checkpoint import peers as peers_module
 
 from . import worlds
-from .worlds import Ranks
 
 PIECES = 11
 
@@ -43,7 +43,7 @@ def truth(step: int) -> dict[str, Tensor]:
     return state | {"router/0": torch.randn(6, generator=generator), "steps": torch.tensor(step)}
 
 
-def owned(step: int, ranks: Ranks, shift: int = 0) -> dict[str, Tensor]:
+def owned(step: int, ranks: Group, shift: int = 0) -> dict[str, Tensor]:
     """A rank's share of it; another `shift` is another layout."""
     return {
         key: tensor for number, (key, tensor) in enumerate(truth(step).items())
@@ -59,7 +59,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
 
 
-def saved(ranks: Ranks, root: Path, *steps: int, **options: Any) -> list[Report]:
+def saved(ranks: Group, root: Path, *steps: int, **options: Any) -> list[Report]:
     """Save some steps, one after the other."""
     with Checkpoints(root, keep=3, group=ranks, **options) as checkpoints:
         reports = []
@@ -69,7 +69,7 @@ def saved(ranks: Ranks, root: Path, *steps: int, **options: Any) -> list[Report]
         return reports
 
 
-def loaded(ranks: Ranks, root: Path, shift: int, **options: Any) -> tuple[int | None, str, list[str]]:
+def loaded(ranks: Group, root: Path, shift: int, **options: Any) -> tuple[int | None, str, list[str]]:
     """Load in a layout; all wanted tensors are checked here, bit for bit."""
     with Checkpoints(root, keep=3, group=ranks, **options) as checkpoints:
         wanted: dict[str, Tensor] = {}
@@ -99,7 +99,7 @@ def test_any_world_reads_what_any_other_wrote(tmp_path, world):
     assert (same(alone.tensors, truth(8)), complaints) == (True, [])
 
 
-def interrupted(ranks: Ranks, root: Path, victim: int, phase: str, **options: Any) -> list[str | None]:
+def interrupted(ranks: Group, root: Path, victim: int, phase: str, **options: Any) -> list[str | None]:
     """Save step 1; then a rank dies in a phase of the save of step 2."""
 
     def watch(begun: str) -> None:
@@ -150,7 +150,7 @@ def test_one_rank_finds_the_damage_and_all_pass_the_checkpoint_over(tmp_path, na
         assert str(file) in complaints[0]
 
 
-def saved_while_it_changes(ranks: Ranks, root: Path) -> float:
+def saved_while_it_changes(ranks: Group, root: Path) -> float:
     state = owned(4, ranks)
     with Checkpoints(root, keep=3, group=ranks) as checkpoints:
         for step in (4, 5):
@@ -174,7 +174,7 @@ def test_what_is_stored_is_the_moment_of_the_call(tmp_path):
         shutil.rmtree(tmp_path / f"step-{9 - step:08d}")
 
 
-def saved_on_a_full_disk(ranks: Ranks, root: Path) -> tuple[list[str | None], str]:
+def saved_on_a_full_disk(ranks: Group, root: Path) -> tuple[list[str | None], str]:
     """Rank 1's disk takes no more than 2 kB a file for two saves, then for three."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     errors = []
@@ -201,7 +201,7 @@ def test_a_full_disk_is_told_and_only_the_third_failure_in_a_row_ends_the_run(tm
     assert worlds.run(2, loaded, tmp_path, 0) == [(4, "disk", [])] * 2
 
 
-def refused(ranks: Ranks, root: Path, fault: str) -> str:
+def refused(ranks: Group, root: Path, fault: str) -> str:
     """What is said about a state that cannot be saved."""
     state = owned(2, ranks)
     if fault == "infinite" and ranks.rank == 1:
@@ -231,7 +231,7 @@ def test_a_state_that_cannot_be_saved_is_refused_by_all(tmp_path, fault, words):
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def misfitting(ranks: Ranks, root: Path, fault: str) -> str:
+def misfitting(ranks: Group, root: Path, fault: str) -> str:
     wanted = empty(owned(1, ranks))
     if ranks.rank == 1:
         key = "router/9" if fault == "missing" else "router/0"
@@ -254,7 +254,7 @@ def test_what_is_missing_or_of_another_shape_is_named_to_all(tmp_path, fault, wo
         assert words in message
 
 
-def over_a_chain(ranks: Ranks, root: Path) -> list[Report]:
+def over_a_chain(ranks: Group, root: Path) -> list[Report]:
     """Every rank's parent is the one before it: the deepest tree that four ranks have."""
     peers_module.FAN_OUT = 1
     return saved(ranks, root, 3)
@@ -270,7 +270,7 @@ def memory_of(folder: Path, host: str) -> Memory:
     return Memory(folder / "memory" / host, host)
 
 
-def remembered(ranks: Ranks, folder: Path, hosts: str, on_disk: list[int], steps: list[int]) -> list[str | None]:
+def remembered(ranks: Group, folder: Path, hosts: str, on_disk: list[int], steps: list[int]) -> list[str | None]:
     """Save to disk and memory, on hosts by rank."""
     memory = memory_of(folder, hosts[ranks.rank])
     with Checkpoints(folder / "disk", keep=3, group=ranks, memory=memory, run="this") as checkpoints:
@@ -282,7 +282,7 @@ def remembered(ranks: Ranks, folder: Path, hosts: str, on_disk: list[int], steps
         return [report.error for report in reports]
 
 
-def recalled(ranks: Ranks, folder: Path, hosts: str, shift: int, run: str) -> tuple[int | None, str, list[str]]:
+def recalled(ranks: Group, folder: Path, hosts: str, shift: int, run: str) -> tuple[int | None, str, list[str]]:
     return loaded(ranks, folder / "disk", shift, memory=memory_of(folder, hosts[ranks.rank]), run=run)
 
 
@@ -321,7 +321,7 @@ def test_copies_of_another_run_in_the_same_place_are_not_loaded(tmp_path):
     assert worlds.run(2, recalled, tmp_path, "AB", 0, "another") == [(None, "nowhere", [])] * 2
 
 
-def killed_over_memory(ranks: Ranks, folder: Path, victim: int, phase: str) -> list[str | None]:
+def killed_over_memory(ranks: Group, folder: Path, victim: int, phase: str) -> list[str | None]:
     return interrupted(ranks, folder / "disk", victim, phase, memory=memory_of(folder, "AB"[ranks.rank]), run="this")
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import homegrown
 from homegrown.cli.main import main
@@ -20,7 +19,7 @@ from homegrown.config import TrainConfig, build, load_recipe, read_toml, to_toml
 from homegrown.ledger import Ledger, read_metrics
 from homegrown.model import Longcat, count
 from homegrown.train.callbacks import MetricsLog
-from homegrown.train.checkpoint import load_newest
+from homegrown.train.checkpoint import Key, load_checkpoint, load_newest
 from homegrown.train.evaluate import evaluate
 from homegrown.train.run import open_run
 from homegrown.train.trainer import train
@@ -48,9 +47,14 @@ def config(run_file: Path) -> TrainConfig:
 def trained(straight: Path, config: TrainConfig) -> Longcat:
     """The model as the last checkpoint holds it."""
     model = Longcat(config.model)
-    state = load_file(straight / "checkpoints" / "step-00000024" / "state.safetensors")
-    own = [name for name in state if name.startswith("model/")]
-    model.load_state_dict({name.removeprefix("model/"): state[name] for name in own})
+    held = load_checkpoint(straight / "checkpoints" / "step-00000024").tensors
+    state = {
+        f"layers.{layer}.mlp.router.e_score_correction_bias": held[f"router/{layer}"]
+        for layer in range(config.model.num_layers)
+    }
+    keys = {key: Key.parse(key) for key in held}
+    state |= {key.name: held[text] for text, key in keys.items() if key and key.kind == "master"}
+    model.load_state_dict(state)
     return model
 
 

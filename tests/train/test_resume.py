@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -10,11 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from homegrown.cli.main import main
 from homegrown.config import TrainConfig, build, read_toml, to_toml
 from homegrown.ledger import Ledger, read_metrics
-from homegrown.train.checkpoint import saved_steps
+from homegrown.train.callbacks import Checkpoints, MetricsLog
+from homegrown.train.checkpoint import CheckpointError, saved_steps
+from homegrown.train.run import Run, open_run
+from homegrown.train.trainer import Callback, Measured, train
 
 from . import tiny
 
@@ -107,7 +112,7 @@ def test_more_steps_go_on_from_the_end(finished, straight):
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_leads_to_the_same_end(finished, straight, capfd):
     run = finished.parent / "run"
-    state = run / "checkpoints" / "step-00000024" / "state.safetensors"
+    state = run / "checkpoints" / "step-00000024" / "rank-00000" / "__0_0.distcp"
     state.write_bytes(state.read_bytes()[:-100])
     assert main(["train", str(finished)]) == 0
     shown = "".join(capfd.readouterr().err.split())
@@ -163,3 +168,50 @@ def test_two_processes_cannot_write_one_run(finished, capfd):
     with Ledger.open(finished.parent / "run" / "ledger.jsonl"):
         assert main(["train", str(finished), "--steps", "25"]) != 0
     assert "ledger.jsonl" in capfd.readouterr().err
+
+
+class SmallDisk(Callback):
+    """No file may grow beyond 100 kB until some step is done."""
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_start(self, run: Run) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, self.limits[1]))
+
+    def on_step(self, run: Run, measured: Measured) -> None:
+        if run.step == self.until:
+            run.settle(wait=True)
+            self.lift()
+
+    def lift(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+
+
+def test_a_full_disk_is_an_event_and_the_run_goes_on(dataset, tmp_path):
+    """Checkpoints after steps 2, 4 and 6, the first on a full disk."""
+    run = open_run(tiny.train_config(dataset.path, tmp_path / "run"))
+    shown, disk = Console(record=True), SmallDisk(until=3)
+    try:
+        assert train(run, [MetricsLog(), Checkpoints(shown), disk]).finished
+    finally:
+        disk.lift()
+        run.close()
+    [failed] = events(tmp_path / "run", "checkpoint_failed")
+    assert failed["step"] == 2
+    assert "File too large" in failed["error"]
+    assert payloads(tmp_path / "run", "fault")[0]["fault"] == "checkpoint"
+    assert events(tmp_path / "run", "checkpoint") == [{"step": 4}, {"step": 6}]
+    assert saved_steps(tmp_path / "run" / "checkpoints") == [4, 6]
+
+
+def test_a_run_whose_last_checkpoint_fails_does_not_end_well(dataset, tmp_path):
+    run = open_run(tiny.train_config(dataset.path, tmp_path / "run", steps=2))
+    disk = SmallDisk(until=99)
+    try:
+        with pytest.raises(CheckpointError, match=r"the last checkpoint of .* could not be written: .*File too large"):
+            train(run, [MetricsLog(), disk, Checkpoints(Console())])
+    finally:
+        disk.lift()
+        run.close()

@@ -98,7 +98,7 @@ def torch_settings() -> Iterator[None]:
 
 def final_state(run: Path, step: int) -> bytes:
     """The file that holds everything a run has become by `step`: weights, biases, optimizer, guard."""
-    return (run / "checkpoints" / f"step-{step:08d}" / "state.safetensors").read_bytes()
+    return (run / "checkpoints" / f"step-{step:08d}" / "rank-00000" / "__0_0.distcp").read_bytes()
 
 
 TIMED = {"elapsed_s", "tokens_per_s", "peak_fraction", "memory_bytes"}

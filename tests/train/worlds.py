@@ -7,7 +7,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,22 +15,15 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+from homegrown.parallel.groups import Group
+
 GROUP_TIMEOUT = timedelta(seconds=20)
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch.distributed.checkpoint", "homegrown.train.checkpoint", __name__])
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """A group as the package's own are: the whole world of a test."""
-
-    rank: int
-    size: int
-    pg: Any
-
-
 def run(world: int, function: Callable[..., Any], *args: Any, timeout: float = 60) -> list[Any]:
-    """What `function(Ranks, *args)` returns on each of `world` processes; `None` for one that was killed.
+    """What `function(Group, *args)` returns on each of `world` processes; `None` for one that was killed.
 
     Raises:
         AssertionError: a process failed or took too long; shows the first traceback.
@@ -71,7 +63,7 @@ def _rank(rank: int, world: int, store: Path, sender: Connection, function: Call
         dist.init_process_group(
             "gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=GROUP_TIMEOUT
         )
-        sender.send(("done", function(Ranks(rank, world, dist.group.WORLD), *args)))
+        sender.send(("done", function(Group("world", tuple(range(world)), rank, dist.group.WORLD), *args)))
     except BaseException:
         sender.send(("failed", f"rank {rank}: {traceback.format_exc()}"))
     finally:

@@ -8,7 +8,7 @@ keys name canonical pieces of parameters and not places in a layout, any world r
 
 from homegrown.train.checkpoint.checkpoints import Checkpoints
 from homegrown.train.checkpoint.content import MANIFEST, CheckpointError, Manifest, Part, Spec
-from homegrown.train.checkpoint.inspection import inspect, locate
+from homegrown.train.checkpoint.inspection import holds_checkpoints, inspect, locate
 from homegrown.train.checkpoint.keys import Key, piece_key
 from homegrown.train.checkpoint.loading import Loaded
 from homegrown.train.checkpoint.memory import Memory
@@ -32,6 +32,7 @@ __all__ = [
     "Spec",
     "clean_up",
     "directory",
+    "holds_checkpoints",
     "inspect",
     "load_checkpoint",
     "load_newest",

@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from homegrown.parallel.groups import ALONE, Group
 from homegrown.train.checkpoint import store
 from homegrown.train.checkpoint.content import CheckpointError
 from homegrown.train.checkpoint.loading import Loaded, Wanted, load
 from homegrown.train.checkpoint.memory import Memory, Ring, save_to_memory
 from homegrown.train.checkpoint.part import Watch
-from homegrown.train.checkpoint.peers import Group, PeerError, Peers
+from homegrown.train.checkpoint.peers import PeerError, Peers
 from homegrown.train.checkpoint.saving import Place, Report, Snapshot, save_to_disk
 from homegrown.train.checkpoint.staging import Staging
 from homegrown.train.checkpoint.together import RankError, describe, together
@@ -39,7 +40,7 @@ class Checkpoints:
     Args:
         root: folder of the checkpoints, the same for all ranks.
         keep: number of newest checkpoints kept.
-        group: the ranks that save together, on a backend for host memory; `None` for one process.
+        group: the ranks that save together, on a backend for host memory.
         memory: where this host keeps copies in memory; `None` keeps none.
         run: which run it is; copies in memory that another run left in the same place are not loaded.
         layout: told in the manifest, for people.
@@ -52,7 +53,7 @@ class Checkpoints:
         root: Path,
         *,
         keep: int,
-        group: Group | None = None,
+        group: Group = ALONE,
         memory: Memory | None = None,
         run: str = "",
         layout: Mapping[str, Any] | None = None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from homegrown.train.checkpoint import store
 from homegrown.train.checkpoint.content import MANIFEST, CheckpointError, Manifest, manifest_text
-from homegrown.train.checkpoint.part import faults, read_part
+from homegrown.train.checkpoint.part import PartReader, faults
 from homegrown.train.checkpoint.peers import Peers
 from homegrown.train.checkpoint.together import together
 
@@ -63,4 +63,4 @@ def read_parts(folder: Path, manifest: Manifest, wanted: Mapping[str, Tensor]) -
         CheckpointError: a part cannot be read.
     """
     for name, keys in manifest.by_part(wanted).items():
-        read_part(folder / name, {key: wanted[key] for key in keys})
+        PartReader(folder / name).read({key: wanted[key] for key in keys})

@@ -9,6 +9,11 @@ from homegrown.train.checkpoint.content import MANIFEST, CheckpointError, Manife
 from homegrown.train.checkpoint.disk import part_faults
 
 
+def holds_checkpoints(path: Path) -> bool:
+    """Whether a path is a checkpoint, or a run or folder with any, sound or not."""
+    return (path / MANIFEST).exists() or bool(store.saved_steps(_root(path)))
+
+
 def locate(path: Path) -> Path:
     """The checkpoint that a path means: itself, or the newest sound one of a run or of a folder of checkpoints.
 
@@ -17,7 +22,7 @@ def locate(path: Path) -> Path:
     """
     if (path / MANIFEST).exists():
         return path
-    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    root = _root(path)
     first: CheckpointError | None = None
     for step in reversed(store.saved_steps(root)):
         try:
@@ -44,3 +49,7 @@ def inspect(path: Path, *, verify: bool = False) -> Manifest:
     if faults:
         raise CheckpointError(faults[0])
     return manifest
+
+
+def _root(path: Path) -> Path:
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from homegrown.train.checkpoint.content import CheckpointError, FileFacts, Part, Spec
+from homegrown.train.checkpoint.store import sync_directory
 
 Watch = Callable[[str], None]
 """Told the name of each phase of a save as it begins."""
@@ -56,36 +57,48 @@ def write_part(folder: Path, tensors: Mapping[str, Tensor], watch: Watch) -> Par
     plans = [writer.prepare_local_plan(planner.create_local_plan())]
     plans, metadata = planner.create_global_plan(plans)
     plan = planner.finish_plan(writer.prepare_global_plan(plans)[0])
-    watch("write tensors")
-    results = writer.write_data(plan, planner).wait()
-    watch("write metadata")
-    writer.finish(metadata, [results])
+    try:
+        watch("write tensors")
+        results = writer.write_data(plan, planner).wait()
+        watch("write metadata")
+        writer.finish(metadata, [results])
+    except (OSError, RuntimeError) as error:
+        raise _system_error(error, folder) or error from error
+    sync_directory(folder)
     watch("checksum")
     files = {file.name: file_facts(file) for file in sorted(folder.iterdir())}
     return Part(files, {key: Spec.of(tensor) for key, tensor in tensors.items()})
 
 
-def read_part(folder: Path, wanted: Mapping[str, Tensor]) -> None:
-    """Fill tensors, on any device, with what a part holds under their keys; nothing else is read.
+class PartReader:
+    """A part, to be read from; its table of contents is read once."""
 
-    Raises:
-        CheckpointError: the part has become unreadable since it was verified.
-    """
-    from torch.distributed.checkpoint import DefaultLoadPlanner
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._metadata: Any = None
 
-    reader = _reader(folder)
-    state: dict[str, Any] = dict(wanted)
-    try:
-        metadata = reader.read_metadata()
-        planner = DefaultLoadPlanner()
-        planner.set_up_planner(state, metadata, is_coordinator=True)
-        reader.set_up_storage_reader(metadata, is_coordinator=True)
-        plans = [reader.prepare_local_plan(planner.create_local_plan())]
-        plan = planner.finish_plan(reader.prepare_global_plan(planner.create_global_plan(plans))[0])
-        with torch.no_grad():
-            reader.read_data(plan, planner).wait()
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}") from error
+    def read(self, wanted: Mapping[str, Tensor]) -> None:
+        """Fill tensors, on any device, with what the part holds under their keys; nothing else is read.
+
+        Raises:
+            CheckpointError: the part has become unreadable since it was verified.
+        """
+        from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader
+
+        state: dict[str, Any] = dict(wanted)
+        try:
+            if self._metadata is None:
+                with (self._folder / ".metadata").open("rb") as stream:
+                    self._metadata = _Unpickler(stream).load()
+            reader, planner = FileSystemReader(self._folder), DefaultLoadPlanner()
+            planner.set_up_planner(state, self._metadata, is_coordinator=True)
+            reader.set_up_storage_reader(self._metadata, is_coordinator=True)
+            plans = [reader.prepare_local_plan(planner.create_local_plan())]
+            plan = planner.finish_plan(reader.prepare_global_plan(planner.create_global_plan(plans))[0])
+            with torch.no_grad():
+                reader.read_data(plan, planner).wait()
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{self._folder}: cannot be read: {error}") from error
 
 
 def faults(folder: Path, part: Part) -> list[str]:
@@ -114,6 +127,13 @@ def _fault(file: Path, expected: FileFacts) -> str | None:
     return None
 
 
+def _system_error(error: BaseException | None, folder: Path) -> OSError | None:
+    """What the system said, with the place: the serialiser replaces it by an error of its own about positions."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return OSError(error.errno, error.strerror, str(folder)) if error is not None else None
+
+
 class _Unpickler(pickle.Unpickler):
     """Knows the few classes that the format's metadata is made of: a stranger's checkpoint runs no code."""
 
@@ -123,14 +143,3 @@ class _Unpickler(pickle.Unpickler):
         if dtype or (module, name) in _HARMLESS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which no checkpoint needs")
-
-
-def _reader(folder: Path) -> Any:
-    from torch.distributed.checkpoint import FileSystemReader
-
-    class Reader(FileSystemReader):
-        def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-            with (folder / ".metadata").open("rb") as stream:
-                return _Unpickler(stream).load()
-
-    return Reader(folder)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from homegrown.parallel.groups import Group
 
 FAN_OUT = 32
 CHUNK = 1 << 28
@@ -22,22 +24,6 @@ CHUNK = 1 << 28
 
 class PeerError(RuntimeError):
     """A rank that does not answer."""
-
-
-class Group(Protocol):
-    """Ranks that save together. Its backend moves host memory; nothing else uses it while a save is under way."""
-
-    @property
-    def rank(self) -> int:
-        """This process's place in the group."""
-
-    @property
-    def size(self) -> int:
-        """Number of ranks."""
-
-    @property
-    def pg(self) -> Any:
-        """The process group; `None` for a group of one."""
 
 
 Sending = tuple[Any, Tensor]
@@ -49,15 +35,13 @@ class Absent(str):
 
 
 class Peers:
-    """The ranks of a group, this one among them. Without a group, a world of one.
+    """The ranks of a group, this one among them. Values are what JSON can say.
 
-    All methods but `send` and `receive` are collective. Values are what JSON can say.
+    The group's backend moves host memory, and nothing else uses the group while a save is under way.
     """
 
-    def __init__(self, group: Group | None = None) -> None:
-        self.rank = 0 if group is None else group.rank
-        self.size = 1 if group is None else group.size
-        self._pg = None if group is None else group.pg
+    def __init__(self, group: Group) -> None:
+        self.rank, self.size, self._handle = group.rank, group.size, group.handle
         self._children = range(FAN_OUT * self.rank + 1, min(FAN_OUT * (self.rank + 1) + 1, self.size))
 
     def gather(self, value: Any) -> list[Any] | None:
@@ -127,7 +111,7 @@ class Peers:
     def start_send(self, tensor: Tensor, to: int) -> list[Sending]:
         """Begin to send; what is returned must be kept, and the tensor left as it is, until `finish`."""
         try:
-            return [(dist.isend(piece, group=self._pg, group_dst=to), piece) for piece in _pieces(tensor)]
+            return [(dist.isend(piece, group=self._handle, group_dst=to), piece) for piece in _pieces(tensor)]
         except RuntimeError as error:
             raise PeerError(f"rank {to} does not answer: {_first_line(error)}") from None
 
@@ -139,7 +123,7 @@ class Peers:
         """
         for piece in _pieces(out):
             try:
-                work = dist.irecv(piece, group=self._pg, group_src=sender)
+                work = dist.irecv(piece, group=self._handle, group_src=sender)
             except RuntimeError as error:
                 raise PeerError(f"rank {sender} does not answer: {_first_line(error)}") from None
             self._wait(work, sender)
