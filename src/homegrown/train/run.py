@@ -58,7 +58,7 @@ class Workbench:
         )
         self.model = _new_model(config, self.device, self.dtype)
         lazy = ("n-gram tables",) if config.optim.ngram_rows == "lazy" else ()
-        if lazy and self.model.ngram_embeddings is not None:
+        if lazy and self.model.ngram_embeddings is not None and devices.has_sparse(self.device):
             self.model.ngram_embeddings.lookup = sparse_lookup
         optimizer = build_optimizer(self.model, config.optim, config.model, features.bf16_fast, lazy)
         self.stepper = Stepper(self.model, optimizer, config, self.device)
