@@ -214,7 +214,7 @@ def _architecture(module: Any, device: torch.device) -> str:
 
 
 def has_sparse(device: torch.device) -> bool:
-    """Whether PyTorch's sparse tensors exist on `device`, which gradients of a few rows of a table are; tried on one."""
+    """Whether `device` has PyTorch's sparse tensors, which gradients of a few rows of a table are: one is made."""
     try:
         torch.sparse_coo_tensor([[0]], torch.ones(1, device=device), (1,), check_invariants=False).coalesce()
     except (NotImplementedError, RuntimeError):

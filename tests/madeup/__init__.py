@@ -2,8 +2,8 @@
 
 `csrc/` is its driver, compiled once for each version of PyTorch (half a minute) into a temporary folder; `plugin/` is
 what its vendor would publish: a distribution with PyTorch's `torch.backends` entry point. A process started with
-`environment()` therefore has eight such devices from `import torch` on, whatever it runs. `activate()` does the same
-within a process for good, so tests call it in processes of their own only.
+`environment()`, or within `present()`, therefore has eight such devices from `import torch` on, whatever it runs.
+`activate()` does the same within a process for good, so tests call it in processes of their own only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,11 +55,27 @@ def build() -> Path:
     return library
 
 
-def environment(inherited: bool = True) -> dict[str, str]:
-    """Variables of a process that is to have the device: this process's own ones, if `inherited`, and two more."""
-    outside = dict(os.environ) if inherited else {}
+def environment() -> dict[str, str]:
+    """Variables of a process that is to have the device, beside those of this one."""
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(_PLUGIN))))
-    return {**outside, "PYTHONPATH": path, _LIBRARY: str(build())}
+    return {"PYTHONPATH": path, _LIBRARY: str(build())}
+
+
+@contextmanager
+def present() -> Iterator[None]:
+    """Processes started within the block have the device, those of `multiprocessing` too."""
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", _LIBRARY)}
+    os.environ.update(environment())
+    sys.path.append(str(_PLUGIN))  # handed on to spawned processes before they import torch
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_PLUGIN))
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def activate() -> None:

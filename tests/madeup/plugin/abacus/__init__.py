@@ -52,8 +52,11 @@ def _device_module() -> types.ModuleType:
         "device_count": lambda: 8,
         "current_device": torch.accelerator.current_device_index,
         "set_device": torch.accelerator.set_device_index,
+        "device": lambda device: torch.accelerator.device_index(torch.device(device).index),
         "get_device_name": lambda device=None: "Abacus 1",
         "is_bf16_supported": lambda including_emulation=True: including_emulation,
+        # Activation recomputation asks for it, though nothing here uses autocast.
+        "get_amp_supported_dtype": lambda: [torch.bfloat16],
         "_is_in_bad_fork": lambda: False,
         # Random numbers are drawn by the CPU's generator, which torch.manual_seed seeds already.
         "manual_seed_all": lambda seed: None,
