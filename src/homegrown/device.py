@@ -216,7 +216,8 @@ def _architecture(module: Any, device: torch.device) -> str:
 def has_sparse(device: torch.device) -> bool:
     """Whether `device` has PyTorch's sparse tensors, which gradients of a few rows of a table are: one is made."""
     try:
-        torch.sparse_coo_tensor([[0]], torch.ones(1, device=device), (1,), check_invariants=False).coalesce()
+        index = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        torch.sparse_coo_tensor(index, torch.ones(1, device=device), (1,), check_invariants=False).coalesce()
     except (NotImplementedError, RuntimeError):
         return False
     return True
