@@ -32,6 +32,7 @@ __all__ = [
     "collective_backend",
     "collective_backends",
     "describe",
+    "has_sparse",
     "keep_host_memory",
     "measure_bandwidth",
     "measure_peak",
@@ -210,6 +211,16 @@ def _architecture(module: Any, device: torch.device) -> str:
     if hasattr(properties, "gcnArchName"):
         return str(properties.gcnArchName)
     return f"{properties.major}.{properties.minor}" if hasattr(properties, "major") else ""
+
+
+def has_sparse(device: torch.device) -> bool:
+    """Whether `device` has PyTorch's sparse tensors, which gradients of a few rows of a table are: one is made."""
+    try:
+        index = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        torch.sparse_coo_tensor(index, torch.ones(1, device=device), (1,), check_invariants=False).coalesce()
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 # How fast it is and how much it uses

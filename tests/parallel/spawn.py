@@ -25,8 +25,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def spawn(size: int, function: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S) -> list[Any]:
+def spawn(
+    size: int, function: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S, device: str = "cpu"
+) -> list[Any]:
     """Run function(world, *args) in `size` processes that have met; what each returned (small picklable values).
+
+    Each joins with `device`.
 
     The first failure is raised here with its traceback, and all processes are ended.
     """
@@ -35,7 +39,7 @@ def spawn(size: int, function: Callable[..., Any], *args: Any, timeout_s: float 
     pipes, processes = [], []
     for rank in range(size):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_enter, args=(rank, size, port, sender, function, args), daemon=True)
+        process = context.Process(target=_enter, args=(rank, size, port, device, sender, function, args), daemon=True)
         process.start()
         sender.close()
         pipes.append(receiver)
@@ -69,14 +73,16 @@ def _collect(pipes: list[Any], processes: list[Any], deadline: float) -> list[An
     return [results[rank] for rank in range(len(pipes))]
 
 
-def _enter(rank: int, size: int, port: int, sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _enter(
+    rank: int, size: int, port: int, device: str, sender: Any, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
     try:
-        here = world.join("cpu", timeout_s=60)
+        here = world.join(device, timeout_s=60)
         value = function(here, *args)
         sender.send(("", value))
         world.leave()

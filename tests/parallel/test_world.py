@@ -15,7 +15,8 @@ import torch.distributed as dist
 from homegrown import device as devices
 from homegrown.config import UserError
 from homegrown.device import DeviceError
-from homegrown.parallel.world import World, WorldError, join, leave
+from homegrown.parallel.world import World, WorldError, _Place, join, leave
+from homegrown.parallel.world import _take as take
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -151,34 +152,25 @@ class TestDevice:
         alone.setattr(torch.accelerator, "device_count", lambda: 2)
         alone.setattr(torch.accelerator, "current_device_index", lambda: 0)
         alone.setattr(torch.accelerator, "set_device_index", self.current.append)
-        # These tests are about the device only, and are over before the processes would meet.
-        alone.setattr(dist, "init_process_group", lambda *args, **kwargs: None)
-        alone.setattr("homegrown.parallel.world._reach", lambda place, wait: None)
-        alone.setattr("homegrown.parallel.world._meet", lambda store, place, wait: None)
-        self.alone = alone
-
-    def join(self, name: str, rank: int, local_rank: int) -> torch.device:
-        for key, value in environment(1, rank, 8, local_rank).items():
-            self.alone.setenv(key, value)
-        return join(name).device
 
     @pytest.mark.parametrize("name", ["auto", "xpu"])
     def test_the_local_rank_counts_off(self, name):
-        assert self.join(name, 6, 0) == torch.device("xpu:0")
-        assert self.join(name, 7, 1) == torch.device("xpu:1")
+        assert take(name, _Place(rank=6, size=8, local_rank=0)) == torch.device("xpu:0")
+        assert take(name, _Place(rank=7, size=8, local_rank=1)) == torch.device("xpu:1")
         assert self.current == [0, 1], "no other device was touched"
 
     def test_an_index_is_taken_as_it_is(self):
-        assert self.join("xpu:0", 7, 1) == torch.device("xpu:0")
+        assert take("xpu:0", _Place(rank=7, size=8, local_rank=1)) == torch.device("xpu:0")
 
     def test_the_cpu_is_for_all(self):
-        assert self.join("cpu", 7, 5) == torch.device("cpu")
+        assert take("cpu", _Place(rank=7, size=8, local_rank=5)) == torch.device("cpu")
 
     def test_more_processes_than_devices(self):
+        crowded = _Place(rank=7, size=8, local_rank=2)
         with pytest.raises(DeviceError, match=r"rank 7 of 8 .*local rank 2\): no device xpu:2, this host shows 2; "):
-            self.join("auto", 7, 2)
+            take("auto", crowded)
         with pytest.raises(DeviceError, match="'cuda': not on this machine"):
-            self.join("cuda", 7, 0)
+            take("cuda", crowded)
 
     def test_the_host_keeps_a_backend_of_its_own(self):
         assert devices.collective_backends(torch.device("xpu:1")) == "cpu:gloo,xpu:xccl"

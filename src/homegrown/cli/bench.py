@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from homegrown.config import UsageError
 
@@ -63,7 +60,7 @@ def run(argv: list[str]) -> int:
 
 def train(argv: list[str]) -> int:
     """`homegrown bench train`."""
-    from homegrown.cli.common import console, parse
+    from homegrown.cli.common import bar, console, parse
 
     arguments = parse(TrainBench, argv, "bench train")
     if arguments.repetitions < 1 or arguments.warmup < 0:
@@ -89,7 +86,7 @@ def train(argv: list[str]) -> int:
     )
     keeps_memory = devices.keep_host_memory()
     devices.set_threads(arguments.threads)
-    with _bar(turns(plan)) as tick:
+    with bar(turns(plan)) as tick:
         record = run_train(plan, devices.pick(arguments.device), ["bench", "train", *argv], tick, keeps_memory)
     out = arguments.out or default_path("train", plan.shape.name)
     write(record, out)
@@ -117,19 +114,3 @@ def _help() -> str:
     lines = ["usage: homegrown bench BENCHMARK [ARGUMENTS]", "", "Measure this machine and what runs on it.", ""]
     lines += [f"  {name:<{width}}  {benchmark.summary}" for name, benchmark in BENCHMARKS.items()]
     return "\n".join([*lines, "", "`homegrown bench BENCHMARK --help` explains one."])
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar that moves on and names what runs next whenever the yielded function is called."""
-    from homegrown.cli.common import console
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-
-        def tick(label: str) -> None:
-            started = progress.tasks[task].description != ""
-            progress.update(task, description=label, advance=1 if started else 0)
-
-        yield tick

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from homegrown.config import (
     ConfigError,
@@ -81,6 +83,20 @@ def load_train_config(argv: Sequence[str], command: str = "train", *, about: str
         example = f"homegrown {command} CONFIG.toml --steps 10"
         raise UsageError(f"{arguments.config}: only one config file is read, and it comes first, as in `{example}`")
     return arguments.train
+
+
+@contextmanager
+def bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar that moves on and names what runs next whenever the yielded function is called."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def tick(label: str) -> None:
+            started = progress.tasks[task].description != ""
+            progress.update(task, description=label, advance=1 if started else 0)
+
+        yield tick
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,11 @@ COMMANDS: Commands = {
             "homegrown.cli.bench",
             "measure a training step against this machine's limits and against transformers",
         ),
+        Command(
+            "doctor",
+            "homegrown.cli.doctor",
+            "check that this machine can train: devices, kernels, collectives, and how fast they are",
+        ),
     ],
     "models": [
         Command("generate", "homegrown.cli.generate", "let a model continue a text, as it comes"),

@@ -51,8 +51,9 @@ class OptimConfig:
     embed_lr: float = 6e-3
     ngram_lr: float = 2e-2
     ngram_rows: Literal["lazy", "all"] = "lazy"
-    """`lazy`: a step moves only the table rows it looked up, at their cost alone; `all`: plain AdamW, under which the
-    other rows drift on while their moments fade."""
+    """`lazy`: a step moves only the table rows it looked up, at their cost alone (without sparse tensors on the
+    device, at that of the whole table); `all`: plain AdamW, under which the other rows drift on while their moments
+    fade."""
     head_lr: float = 2e-3
     indexer_lr: float = 2e-3
     adam_beta1: float = 0.9
