@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "collective_backends",
     "describe",
     "has_sparse",
+    "host_zeros",
     "keep_host_memory",
     "measure_bandwidth",
     "measure_peak",
@@ -224,6 +225,14 @@ def has_sparse(device: torch.device) -> bool:
 
 
 # How fast it is and how much it uses
+
+
+def host_zeros(shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    """float32 zeros in host memory, page-locked where `device` can copy to and from such memory by itself."""
+    try:
+        return torch.zeros(*shape, dtype=torch.float32, pin_memory=device.type not in ("cpu", "meta"))
+    except RuntimeError:  # the device has no page-locked memory; copies then wait
+        return torch.zeros(*shape, dtype=torch.float32)
 
 
 def synchronize(device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import sys
 import time
@@ -28,7 +29,8 @@ def free_port() -> int:
 def spawn(
     size: int, function: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S, device: str = "cpu"
 ) -> list[Any]:
-    """Run function(world, *args) in `size` processes that have met; what each returned (small picklable values).
+    """Run function(world, *args) in `size` processes that have met; what each returned (picklable values; tensors are
+    copied, since the process that made them is gone when they are looked at).
 
     Each joins with `device`.
 
@@ -63,7 +65,7 @@ def _collect(pipes: list[Any], processes: list[Any], deadline: float) -> list[An
         for pipe in ready:
             rank = pipes.index(pipe)
             try:
-                failure, value = pipe.recv()
+                failure, value = pickle.loads(pipe.recv_bytes())
             except EOFError:
                 processes[rank].join(5)
                 raise RuntimeError(f"rank {rank} died with exit code {processes[rank].exitcode}") from None
@@ -84,8 +86,8 @@ def _enter(
     try:
         here = world.join(device, timeout_s=60)
         value = function(here, *args)
-        sender.send(("", value))
+        sender.send_bytes(pickle.dumps(("", value)))
         world.leave()
     except BaseException:  # whatever it was, the parent shows it
-        sender.send((traceback.format_exc(), None))
+        sender.send_bytes(pickle.dumps((traceback.format_exc(), None)))
         sys.exit(1)

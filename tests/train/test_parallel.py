@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from homegrown.config import DataConfig, ParallelConfig, TrainConfig
+from homegrown.config import ParallelConfig, TrainConfig
 from homegrown.parallel.world import World
 from homegrown.train.run import Workbench
 from tests.parallel.spawn import spawn
@@ -60,10 +59,8 @@ OTHERS = {
 def config_of(data: Path, parallel: ParallelConfig, **changes: Any) -> TrainConfig:
     """Four layers of everything; eight rows of a global batch, one or two a micro-batch."""
     model = tiny.model_config(num_layers=4, n_routed_experts=8, zero_expert_num=4)
-    config = tiny.train_config(
-        data, model=model, parallel=parallel, data=DataConfig(path=data, seq_len=32, global_batch=8, micro_batch=1)
-    )
-    return tiny.replaced(config, **changes)
+    config = tiny.train_config(data, model=model, parallel=parallel)
+    return tiny.replaced(config, data__global_batch=8, data__micro_batch=1, **changes)
 
 
 def trained(world: World, config: TrainConfig, steps: int = STEPS) -> dict[str, Any]:

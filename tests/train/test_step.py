@@ -35,7 +35,7 @@ def bits(results: Iterable[StepResult]) -> list[str]:
 
 def state(bench: Workbench) -> dict[str, bytes]:
     """Everything a checkpoint would hold, to the last bit (signs of zeros included)."""
-    tensors = bench.stepper.state_dict()
+    tensors = bench.stepper.wanted()
     return {name: tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()}
 
 

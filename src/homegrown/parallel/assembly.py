@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from homegrown import device as devices
 from homegrown.config import TrainConfig
 from homegrown.model import Longcat
-from homegrown.model.router import Router
+from homegrown.model.block import Layer
+from homegrown.model.ngram import Lookup, local_lookup, sparse_lookup
+from homegrown.model.router import MixtureOfExperts, Router
 from homegrown.parallel.experts import ExpertDispatcher, HierarchicalDispatcher, expert_dispatcher
 from homegrown.parallel.groups import Groups
 from homegrown.parallel.layout import Layout
 from homegrown.parallel.parts import build_part
 from homegrown.parallel.pipeline import Pipeline
-from homegrown.parallel.rows import RowExchange
+from homegrown.parallel.rows import RowExchange, row_exchange
 from homegrown.parallel.sequence import SequencePortion
 from homegrown.parallel.tensor import shard_tensors
 
@@ -54,6 +57,7 @@ class Assembly:
     ) -> None:
         self.config, self.layout, self.groups, self.rank = config.model, layout, groups, groups.rank
         self.device, self.dtype = device, dtype
+        self._lazy = config.optim.ngram_rows == "lazy"
         planned = device.type == "meta"
         self.portion = SequencePortion(groups) if groups["sequence"].size > 1 else None
         self.dispatchers: list[ExpertDispatcher | HierarchicalDispatcher] = []
@@ -61,20 +65,25 @@ class Assembly:
         self.parts: dict[int, LivePart] = {}
         for part in layout.parts_of(self.rank):
             model = build_part(config.model, part, layout, self.rank).cast(dtype).to_empty(device=device)
-            model.recompute = config.recompute
+            model.recompute = config.recompute == "full"
             self.parts[part.number] = LivePart(model, part.layers, part.first, part.last)
-            for layer in model.layers.values():
-                layer.mlp.dispatcher = expert_dispatcher(groups, config.model, config.parallel.overlap, planned)
-                if isinstance(layer.mlp.dispatcher, ExpertDispatcher | HierarchicalDispatcher):
-                    self.dispatchers.append(layer.mlp.dispatcher)
+            for mixture in mixtures(model).values():
+                mixture.dispatcher = expert_dispatcher(groups, config.model, config.parallel.overlap, planned)
+                if isinstance(mixture.dispatcher, ExpertDispatcher | HierarchicalDispatcher):
+                    self.dispatchers.append(mixture.dispatcher)
             shard_tensors(model, groups["tp"])
-            if model.ngram_embeddings is not None and config.optim.ngram_rows == "lazy":
-                self._rows = RowExchange(groups["embp"], model.ngram_embeddings)
-                model.ngram_embeddings.lookup = self._rows
+            if model.ngram_embeddings is not None:
+                model.ngram_embeddings.lookup = self._lookup(planned)
         data, unit = config.data, layout.sequence_unit
         length = -(-data.seq_len // unit) * unit // (layout.cp * layout.tp)
         shape = (data.micro_batch, length, config.model.hidden_size)
         self.pipeline = Pipeline(layout, groups["pp"], device, dtype, shape)
+
+    def _lookup(self, planned: bool) -> Lookup:
+        if self.layout.embp > 1 or planned:
+            self._rows = row_exchange(self.groups, self.config, planned)
+            return self._rows
+        return sparse_lookup if self._lazy and devices.has_sparse(self.device) else local_lookup
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Local shards of all parts, under the names of the whole model's parameters."""
@@ -83,16 +92,24 @@ class Assembly:
 
     def routers(self) -> dict[int, Router]:
         """The routers that live here, by layer."""
-        return {
-            int(number): layer.mlp.router for part in self.parts.values() for number, layer in part.model.layers.items()
-        }
+        parts = self.parts.values()
+        return {layer: mixture.router for part in parts for layer, mixture in mixtures(part.model).items()}
 
     def begin_leaf(self, micro: int) -> None:
         """A part begins with a micro-batch: rows' gradients that come back belong to it."""
         if self._rows is not None:
             self._rows.begin_leaf(micro)
 
-    def collected(self) -> dict[str, Tensor]:
-        """Gradients that did not come through autograd, of all leaves since the last call."""
-        gradient = None if self._rows is None else self._rows.collect()
-        return {} if gradient is None else {TABLE: gradient}
+    def collect(self, leaves: int) -> None:
+        """Give the n-gram table its gradient, which did not come through autograd, over so many leaves of each rank."""
+        for name, parameter in self.named_parameters():
+            if name == TABLE and self._rows is not None:
+                gradient = self._rows.collect(leaves)
+                parameter.grad_dtype = None
+                parameter.grad = gradient if self._lazy else gradient.to_dense()
+
+
+def mixtures(model: Longcat) -> dict[int, MixtureOfExperts]:
+    """The mixtures of experts of the layers that are here, by layer."""
+    layers = ((int(number), layer) for number, layer in model.layers.items())
+    return {number: layer.mlp for number, layer in layers if isinstance(layer, Layer)}

@@ -57,6 +57,9 @@ class Traffic:
         self.calls.clear()
 
 
+_all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""Its name from PyTorch 2.13 on, and the one before."""
+
 TRAFFIC = Traffic()
 """This process's traffic."""
 
@@ -85,7 +88,7 @@ def gather(x: Tensor, group: Group) -> Tensor:
     out = x.new_empty(group.size * max(1, x.numel()))
     flat = x.contiguous().view(-1) if x.numel() else x.new_zeros(1)
     with _talking("all_gather", group, _bytes(x) * (group.size - 1)):
-        dist.all_gather_into_tensor(out, flat, group=group.handle)
+        _all_gather_single(out, flat, group=group.handle)
     return out[: group.size * x.numel()].view(group.size, *x.shape)
 
 

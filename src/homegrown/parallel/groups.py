@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
+from homegrown import device as devices
 from homegrown.parallel.layout import KINDS, Layout
 
 
@@ -56,9 +58,18 @@ class Groups:
             if len(ranks) > 1 and ranks not in handles:
                 handles[ranks] = self._make(ranks, timeout_s)
             self._groups[kind] = Group(kind, ranks, ranks.index(rank), handles.get(ranks))
+        # Checkpoints are written in the background: their talk must not come between training's.
+        everyone = self._groups["world"].ranks
+        handle = self._host_group(timeout_s) if len(everyone) > 1 else None
+        self._groups["saving"] = Group("saving", everyone, rank, handle)
 
     def __getitem__(self, kind: str) -> Group:
         return self._groups[kind]
+
+    def _host_group(self, timeout_s: float) -> Any:
+        dry = dist.get_backend() == "fake"  # PyTorch's stand-in that moves nothing, under which a dry run counts
+        backend = None if dry else devices.collective_backend(torch.device("cpu"))
+        return dist.new_group(backend=backend, timeout=timedelta(seconds=timeout_s))
 
     def _make(self, ranks: tuple[int, ...], timeout_s: float) -> Any:
         if len(ranks) == dist.get_world_size():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import nn
 
 from homegrown.parallel.tree import Accumulator
 
@@ -28,8 +28,12 @@ class Leaves:
                 parameter.grad = None
                 self._sums.setdefault(name, Accumulator()).push(gradient.coalesce() if gradient.is_sparse else gradient)
 
-    def totals(self) -> dict[str, Tensor]:
-        """This rank's gradients, by name; parameters that got none are absent. The next step begins anew."""
+    def give(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Give the parameters their gradients back, summed; those that got none have none. The next step begins
+        anew."""
         sums, self._sums = self._sums, {}
-        totals = {name: accumulator.total() for name, accumulator in sums.items()}
-        return {name: total for name, total in totals.items() if total is not None}
+        for name, parameter in parameters:
+            if name in sums:
+                # A sum may be wider than what the next backward pass will bring.
+                parameter.grad_dtype = None
+                parameter.grad = sums[name].total()

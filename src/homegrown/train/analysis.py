@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from homegrown.data import baselines
 from homegrown.ledger import Ledger, read_metrics
 from homegrown.model import Longcat, training_flops
 from homegrown.train.environment import dtype_name
-from homegrown.train.evaluate import Score, evaluate
+from homegrown.train.evaluate import Score
 from homegrown.train.run import Run
 
 SHOWN_TOKENS = 700
@@ -25,11 +24,14 @@ SURVEYED_TOKENS = 32768
 """Held-out tokens whose compute makes the histogram."""
 
 
-def analyse(run: Run, score: Score | None, compare: bool, times: dict[str, float]) -> dict[str, Any]:
+def analyse(
+    run: Run, model: Longcat | None, score: Score | None, compare: bool, times: dict[str, float]
+) -> dict[str, Any]:
     """Work out `analysis.json` and write it.
 
     Args:
         run: a finished run.
+        model: the whole model; `None` where it fits nowhere, and then compute per token is not shown.
         score: of the whole held-out split; `None` where nothing is held out, and then nothing is said of it.
         compare: compress the held-out text for comparison (about a second a megabyte of training text).
         times: seconds of the stages so far; this one's are added.
@@ -49,9 +51,9 @@ def analyse(run: Run, score: Score | None, compare: bool, times: dict[str, float
                 "documents": score.documents,
             },
             "baselines": baselines(run.dataset).table() if compare else {},
-            "active_histogram": active_histogram(run),
-            "token_compute": token_compute(run),
         }
+        if model is not None:
+            result |= {"active_histogram": active_histogram(run, model), "token_compute": token_compute(run, model)}
     result["times"] = {**times, "analysis": time.perf_counter() - started}
     write_text(run.path / "analysis.json", json.dumps(result, indent=1))
     return result
@@ -65,7 +67,7 @@ def real_experts(model: Longcat, tokens: Tensor) -> Tensor:
     return torch.stack(real).float().mean(0).view(tokens.shape)
 
 
-def active_histogram(run: Run) -> dict[str, list[float]]:
+def active_histogram(run: Run, model: Longcat) -> dict[str, list[float]]:
     """How many parameters held-out tokens are given: each possible count and the share of tokens that got it."""
     config, length = run.config.model, run.config.data.seq_len
     layers, most = config.num_layers, config.num_layers * config.moe_topk
@@ -74,7 +76,7 @@ def active_histogram(run: Run) -> dict[str, list[float]]:
     for index in range(run.dataset.held.documents):
         ids = torch.from_numpy(run.dataset.held.document(index).astype("int64"))
         for part in ids.split(length):
-            real = real_experts(run.model, part[None].to(run.bench.device)).flatten().cpu()
+            real = real_experts(model, part[None].to(run.bench.device)).flatten().cpu()
             counts += torch.bincount((real * layers).round().long(), minlength=most + 1)
             seen += len(part)
         if seen >= SURVEYED_TOKENS:
@@ -83,7 +85,7 @@ def active_histogram(run: Run) -> dict[str, list[float]]:
     return {"active_params": [run.counted.active(total / layers) for total in range(most + 1)], "fraction": share}
 
 
-def token_compute(run: Run) -> dict[str, Any]:
+def token_compute(run: Run, model: Longcat) -> dict[str, Any]:
     """A piece of held-out text with the compute each of its tokens was given."""
     held = run.dataset.held
     lengths = [len(held.document(index)) for index in range(held.documents)]
@@ -92,7 +94,7 @@ def token_compute(run: Run) -> dict[str, Any]:
     index = enough[0] if enough else lengths.index(max(lengths))
     length = min(SHOWN_TOKENS, run.config.model.max_position_embeddings)
     ids = torch.from_numpy(held.document(index)[:length].astype("int64"))
-    real = real_experts(run.model, ids[None].to(run.bench.device))[0].tolist()
+    real = real_experts(model, ids[None].to(run.bench.device))[0].tolist()
     stream = run.tokenizer.stream(skip_special=True)
     texts = [stream.push(token) for token in ids.tolist()]
     rows = [[text, round(count, 3), run.counted.active(count)] for text, count in zip(texts, real, strict=True) if text]
@@ -136,8 +138,3 @@ def parameters(run: Run) -> dict[str, float]:
         "active_mean": lines[-1]["active_params"],
         "active_max": run.counted.active(run.config.model.moe_topk),
     }
-
-
-def score_held_out(run: Run, progress: Callable[[int], None] = lambda tokens: None) -> Score:
-    """Score the whole held-out split."""
-    return evaluate(run.model, run.dataset.held, run.config.data.seq_len, progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from homegrown.config import ConfigError
 from homegrown.generate import SamplingConfig, complete
 from homegrown.train.checkpoint import CheckpointError, Report
-from homegrown.train.evaluate import Score, evaluate
+from homegrown.train.evaluate import Score
 from homegrown.train.run import Run
 from homegrown.train.trainer import Callback, Measured, Outcome
 
@@ -36,17 +35,23 @@ class Checkpoints(Callback):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._saved_step, self._saved_time = -1, time.monotonic()
+        self._saved_step = -1
+        self._clock = 0.0
+        self._saved_time: float | None = None
 
     def on_start(self, run: Run) -> None:
         """What was just resumed from need not be saved again."""
-        self._saved_step, self._saved_time = run.step, time.monotonic()
+        self._saved_step, self._saved_time = run.step, None
 
     def on_step(self, run: Run, measured: Measured) -> None:
         """Save when either period is over; hear of the save before."""
         config = run.config.checkpoint
+        # All processes go by the first one's clock, and so save at the same steps.
+        self._clock = measured.clock
+        if self._saved_time is None:
+            self._saved_time = self._clock
         by_steps = config.every_steps and run.step % config.every_steps == 0
-        by_time = config.every_minutes and time.monotonic() - self._saved_time >= 60 * config.every_minutes
+        by_time = config.every_minutes and self._clock - self._saved_time >= 60 * config.every_minutes
         self._tell(run, run.settle())
         if by_steps or by_time:
             self._save(run)
@@ -65,7 +70,7 @@ class Checkpoints(Callback):
 
     def _save(self, run: Run) -> None:
         run.save()
-        self._saved_step, self._saved_time = run.step, time.monotonic()
+        self._saved_step, self._saved_time = run.step, self._clock
 
     def _tell(self, run: Run, reports: list[Report]) -> None:
         notes = [
@@ -89,7 +94,7 @@ class HeldOut(Callback):
             return
         if not run.dataset.held.documents:
             return
-        score = evaluate(run.model, run.dataset.held, run.config.data.seq_len, max_tokens=config.max_tokens)
+        score = run.score(max_tokens=config.max_tokens)
         record_score(run, score, final=False)
 
 
@@ -109,7 +114,7 @@ def record_score(run: Run, score: Score, final: bool) -> None:
 
 
 class Samples(Callback):
-    """Lets the model write while it learns."""
+    """Lets the model write while it learns, where one process holds all of it."""
 
     def on_step(self, run: Run, measured: Measured) -> None:
         """Every `eval.sample_every_steps`, and after the last step."""
@@ -124,6 +129,8 @@ class Samples(Callback):
 
     def write(self, run: Run) -> None:
         """One sample per prompt; seeds depend on the step alone, so a resumed run writes the same."""
+        if run.bench.world.size > 1:
+            return
         config = run.config.eval
         for number, prompt in enumerate(config.sample_prompts):
             sampling = SamplingConfig(

@@ -56,9 +56,12 @@ class _Window:
         return self.stop - self.score_from
 
 
+ROWS = 8
+"""Windows of a pass."""
+
 Scorer = Callable[[Tensor, Tensor], Tensor]
-"""(tokens [B, L + 1], target [B, L]), both int64 and on the host -> summed cross-entropy in nats of the targets that are
-not −1. Rows are documents, or windows of them, from their first token; what follows a row's last target is filling."""
+"""(tokens [B, L + 1], target [B, L]), both int64 and on the host -> summed cross-entropy in nats of the
+targets that are not −1. Rows are documents, or windows of them, from their first token; what follows a row's last target is filling."""
 
 
 def scorer_of(model: Longcat) -> Scorer:
@@ -79,7 +82,7 @@ def evaluate(
     seq_len: int,
     *,
     max_tokens: int = 0,
-    rows: int = 8,
+    rows: int = ROWS,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> Score:
     """Score a split, every token exactly once.

@@ -32,6 +32,7 @@ def export_checkpoint(
     layout: str | None = None,
     dtype: torch.dtype | None = None,
     shard_size: int = SHARD_SIZE,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Write what a checkpoint's model is as a Hugging Face directory. It appears whole or not at all.
@@ -41,6 +42,7 @@ def export_checkpoint(
     Args:
         path: a checkpoint, or a run (its newest sound checkpoint is taken).
         out: must not exist yet.
+        overwrite: replace a model's directory at `out`.
         layout: a name in `hub.LAYOUTS`; None takes the family's for a model of this kind.
         dtype: of the weights; None is what the run trained in, float32 the masters themselves. The router's weights
             are never narrowed.
@@ -56,7 +58,7 @@ def export_checkpoint(
     config = weights.config
     names = default_layout(config) if layout is None else named_layout(layout, config)
     tokenizer = _tokenizer(folder)
-    with new_directory(out) as written:
+    with new_directory(out, overwrite) as written:
         write_directory(written, config, names, entries(config, names, weights, dtype), None, shard_size, progress)
         if tokenizer is not None:
             tokenizer.save(written)

@@ -119,6 +119,12 @@ class LossPlan:
     draft_targets: tuple[int, ...]
     micro_batches: int
 
+    def trains(self, name: str) -> bool:
+        """Whether the parameter of this name takes part in the step: the draft head and indexers often do not."""
+        return (bool(self.draft_targets) or not name.startswith("mtp.")) and (
+            self.index_loss != "off" or ".indexer." not in name
+        )
+
 
 def plan_losses(
     config: LossConfig,

@@ -12,14 +12,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from homegrown.config import TrainConfig
 from homegrown.device import EnergyMeter
-from homegrown.hub import save
+from homegrown.hub import load, save
+from homegrown.model import Longcat
+from homegrown.parallel.collectives import barrier
+from homegrown.parallel.world import join, leave
 from homegrown.report import write_report
-from homegrown.train.analysis import analyse, score_held_out
+from homegrown.train.analysis import analyse
 from homegrown.train.callbacks import Checkpoints, HeldOut, MetricsLog, Samples, TensorBoard, record_score
 from homegrown.train.display import Display
 from homegrown.train.evaluate import Score
+from homegrown.train.export import export_checkpoint
+from homegrown.train.logs import to_log
 from homegrown.train.run import Run, open_run
 from homegrown.train.trainer import Callback, Outcome, train
+
+WHOLE_BYTES = 4 << 30
+"""Up to this size a spread model is put together on one process at the end, for what the report shows of tokens."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,13 @@ def pretrain(
         compare: put general-purpose compressors beside the held-out score.
         times: seconds of stages before this one, for the report.
     """
-    run = open_run(config)
+    world = join(config.device, config.parallel.timeout_s)
+    if world.rank:
+        console = to_log(config.run / "logs", world.rank)
+    run = open_run(config, world)
     try:
+        if world.size > 1:
+            run.notes.insert(0, f"{run.bench.layout.describe()}; what ranks but the first say: {config.run / 'logs'}")
         started = time.perf_counter()
         outcome = train(run, [*callbacks(run, console)])
         if not outcome.finished:
@@ -60,6 +73,7 @@ def pretrain(
         return _finish(run, console, outcome, compare, spent)
     finally:
         run.close()
+        leave()
 
 
 def callbacks(run: Run, console: Console) -> Sequence[Callback]:
@@ -89,16 +103,31 @@ def _finish(run: Run, console: Console, outcome: Outcome, compare: bool, times: 
         started = time.perf_counter()
         with _bar(console) as progress:
             task = progress.add_task("held-out score", total=held.tokens - held.documents)
-            score = score_held_out(run, lambda tokens: progress.advance(task, tokens))
+            score = run.score(progress=lambda tokens: progress.advance(task, tokens))
         record_score(run, score, final=True)
         times["evaluate"] = time.perf_counter() - started
     export = run.path / "export"
-    save(run.model, run.tokenizer, export, overwrite=True)
-    with console.status("comparing with gzip and xz" if compare and score else "analysing"):
-        analyse(run, score, compare, times)
+    if run.leads:
+        whole = _whole_model(run, export)
+        with console.status("comparing with gzip and xz" if compare and score else "analysing"):
+            analyse(run, whole, score, compare, times)
     run.ledger.append("end", step=run.step, export=str(export.name))
-    report = write_report(run.path)
+    report = write_report(run.path) if run.leads else None
+    barrier(run.bench.groups["saving"])
     return Finished(outcome, score, export, report)
+
+
+def _whole_model(run: Run, export: Path) -> Longcat | None:
+    """Write the Hugging Face directory; the model as one, if this process can hold it beside what it has."""
+    if run.bench.world.size == 1:
+        save(run.model, run.tokenizer, export, overwrite=True)
+        return run.model
+    # Every process holds a part: the last checkpoint, which has just been written, has the whole.
+    export_checkpoint(run.path, export, overwrite=True)
+    size = (run.counted.total + run.counted.mtp) * run.bench.dtype.itemsize
+    if size > WHOLE_BYTES:
+        return None
+    return load(export, device=str(run.bench.device), dtype=run.bench.dtype)[0]
 
 
 def _bar(console: Console) -> Progress:

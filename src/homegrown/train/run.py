@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,28 @@ from torch import Tensor
 from homegrown import device as devices
 from homegrown.config import ConfigError, TrainConfig, build, read_toml, require, to_table, to_toml
 from homegrown.config.atomic import write_text
-from homegrown.data import Batches, DatasetError, TokenDataset
-from homegrown.ledger import Ledger, MetricsWriter
-from homegrown.model import Longcat, ParameterCount, count, sparse_lookup
-from homegrown.optim import build_optimizer
+from homegrown.data import Batch, Batches, DatasetError, TokenDataset
+from homegrown.ledger import Ledger, MetricsWriter, SilentLedger, SilentMetrics
+from homegrown.model import Longcat, ParameterCount, count
+from homegrown.parallel import flight
+from homegrown.parallel.assembly import Assembly
+from homegrown.parallel.collectives import gather_objects
+from homegrown.parallel.groups import Groups
+from homegrown.parallel.layout import settle
+from homegrown.parallel.parts import fill, load_shards
+from homegrown.parallel.world import World, join
+from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import Checkpoints, Manifest, Report
 from homegrown.train.environment import environment
-from homegrown.train.growth import grow
-from homegrown.train.state import checkpoint_tensors
+from homegrown.train.evaluate import ROWS, Score, Scorer, evaluate, scorer_of
+from homegrown.train.growth import grown_tensors
+from homegrown.train.spread import SpreadScorer
 from homegrown.train.step import Stepper
 
-ADJUSTABLE = {"run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval"}
+ADJUSTABLE = {
+    "run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval", "parallel", "recompute",
+}  # fmt: skip
 """Keys that may change when a run is resumed; the others decide what the run is."""
 
 
@@ -66,9 +77,15 @@ class Workbench:
         self.batches = Batches(
             self.dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
         )
-        self.assembly = Assembly(config, self.layout, self.groups, self.device)
-        initialise(self.assembly, config, self.dtype)
-        optimizer = ShardedOptimizer.of(self.assembly, config, features.bf16_fast)
+        self.assembly = Assembly(config, self.layout, self.groups, self.device, self.dtype)
+        _begin(self.assembly, config)
+        leaves = config.data.global_batch // (config.data.micro_batch * self.layout.dp)
+        optimizer = ShardedOptimizer(
+            dict(self.assembly.named_parameters()), self.groups, config.optim, config.model, features.bf16_fast,
+            ("n-gram tables",) if config.optim.ngram_rows == "lazy" else (),
+            # Sums over several leaves are kept wider than a weight, and travel so.
+            gradient_dtype=None if leaves == 1 else torch.float32,
+        )  # fmt: skip
         self.stepper = Stepper(self.assembly, optimizer, config, self.device)
 
     def batch(self, step: int) -> Batch:
@@ -105,8 +122,8 @@ class Run:
 
     bench: Workbench
     tokenizer: Tokenizer
-    ledger: Ledger
-    metrics: MetricsWriter
+    ledger: Ledger | SilentLedger
+    metrics: MetricsWriter | SilentMetrics
     counted: ParameterCount
     environment: dict[str, Any]
     checkpoints: Checkpoints
@@ -123,6 +140,11 @@ class Run:
     def model(self) -> Longcat:
         """The model being trained."""
         return self.bench.model
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps the record and speaks."""
+        return self.bench.world.rank == 0
 
     @property
     def dataset(self) -> TokenDataset:
@@ -146,7 +168,7 @@ class Run:
             "model": to_table(self.config.model),
             "precision": self.config.precision,
         }
-        self.checkpoints.save(self.step, checkpoint_tensors(self.bench.stepper.state_dict()), facts)
+        self.checkpoints.save(self.step, self.bench.stepper.owned(), facts)
 
     def settle(self, *, wait: bool = False) -> list[Report]:
         """Record what became of checkpoints since the last call.
@@ -168,61 +190,83 @@ class Run:
                 self.metrics.write("event", step=self.step, event="checkpoint_failed", detail=detail)
         return reports
 
+    def score(self, max_tokens: int = 0, progress: Callable[[int], None] = lambda tokens: None) -> Score:
+        """Score the held-out split with the model as it is. Collective.
+
+        Args:
+            max_tokens, progress: as in `evaluate`.
+        """
+        scorer = self.bench.scorer()
+        rows = scorer.rows if isinstance(scorer, SpreadScorer) else ROWS
+        length = self.config.data.seq_len
+        return evaluate(scorer, self.dataset.held, length, max_tokens=max_tokens, rows=rows, progress=progress)
+
     def close(self) -> None:
         """Wait for what is being written, and release the record's files."""
         self.checkpoints.close()
         self.ledger.close()
         self.metrics.close()
+        flight.close()
 
 
-def open_run(config: TrainConfig) -> Run:
-    """Start a run, or continue the one in its directory from the newest sound checkpoint.
+def open_run(config: TrainConfig, world: World | None = None) -> Run:
+    """Start a run, or continue the one in its directory from the newest sound checkpoint. Collective.
+
+    Args:
+        config: the run.
+        world: as for `Workbench`.
 
     Raises:
         ConfigError: the directory holds a run that is configured otherwise.
         DatasetError: the data is not what the run was started with.
     """
     recorded = config.run / "config.toml"
-    if recorded.exists():
+    known = recorded.exists()
+    if known:
         config = _continued(build(TrainConfig, read_toml(recorded), str(recorded)), config)
-    bench = Workbench(config)
-    config = bench.config
-    facts = environment(bench.device, bench.dtype)
-
-    config.run.mkdir(parents=True, exist_ok=True)
-    ledger_path = config.run / "ledger.jsonl"
-    known = ledger_path.exists()
-    run = Run(
-        bench, bench.dataset.tokenizer(),
-        Ledger.open(ledger_path) if known else Ledger.create(ledger_path),
-        MetricsWriter(config.run / "metrics.jsonl"), count(config.model), facts,
-        Checkpoints(config.run / "checkpoints", keep=config.checkpoint.keep),
+    bench = Workbench(config, world)
+    config, everyone = bench.config, bench.groups["world"]
+    # One process measures and keeps the record; it writes nothing before all have read what was there.
+    leads = everyone.rank == 0
+    facts = gather_objects(environment(bench.device, bench.dtype) if leads else {}, everyone)[0]
+    facts["layout"] = bench.layout.describe()
+    if everyone.size > 1:
+        flight.open(flight.record_path(config.run, everyone.rank), everyone.rank)
+    ledger: Ledger | SilentLedger = SilentLedger()
+    metrics: MetricsWriter | SilentMetrics = SilentMetrics()
+    if leads:
+        path = config.run / "ledger.jsonl"
+        config.run.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger.open(path) if path.exists() else Ledger.create(path)
+        metrics = MetricsWriter(config.run / "metrics.jsonl")
+        write_text(recorded, to_toml(config))
+        write_text(config.run / "environment.json", json.dumps(facts, indent=1))
+    checkpoints = Checkpoints(
+        config.run / "checkpoints", keep=config.checkpoint.keep, group=bench.groups["saving"],
+        layout=dataclasses.asdict(bench.layout),
     )  # fmt: skip
-    write_text(recorded, to_toml(config))
-    write_text(config.run / "environment.json", json.dumps(facts, indent=1))
-    state = bench.stepper.state_dict()
+    run = Run(bench, bench.dataset.tokenizer(), ledger, metrics, count(config.model), facts, checkpoints)
+    wanted = bench.stepper.wanted()
 
-    def wanted(found: Manifest) -> dict[str, Tensor]:
+    def choose(found: Manifest) -> dict[str, Tensor]:
         _require_same_data(run, found.facts)
-        return checkpoint_tensors(state)
+        return wanted
 
-    loaded = run.checkpoints.load(wanted)
+    loaded = checkpoints.load(choose)
     run.notes += [f"passed over a damaged checkpoint: {complaint}" for complaint in loaded.complaints]
     if loaded.step is not None:
         run.step, run.elapsed = loaded.step, loaded.facts["elapsed_s"]
         run.notes.append(f"resumed at step {run.step}")
-        bench.stepper.load_state_dict(state)
+        bench.stepper.loaded()
     # Without a checkpoint nothing has been done, the sample of step 0 included.
-    run.metrics.rewind(-1 if loaded.step is None else run.step)
-    run.ledger.append(
+    metrics.rewind(-1 if loaded.step is None else run.step)
+    ledger.append(
         "resume" if known else "start",
         step=run.step, config=to_table(config), environment=facts, data_fingerprint=bench.dataset.fingerprint,
         damaged_checkpoints=loaded.complaints,
     )  # fmt: skip
     if known:
-        run.metrics.write(
-            "event", step=run.step, event="resume", detail={"step": run.step, "damaged": loaded.complaints}
-        )
+        metrics.write("event", step=run.step, event="resume", detail={"step": run.step, "damaged": loaded.complaints})
     return run
 
 
@@ -233,19 +277,18 @@ def set_determinism(on: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _new_model(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Longcat:
-    with torch.device(device):
-        model = Longcat(config.model)
-    if config.growth.source != Path():
-        grow(model, config.growth.source)
-    else:
-        model.init_weights(config.seed)
-    model.cast(dtype)
-    model.recompute = config.recompute == "full"
+def _begin(assembly: Assembly, config: TrainConfig) -> None:
+    """Weights of a run that begins, and which of them learn."""
+    source = config.growth.source
+    grown = grown_tensors(source, config.model) if source != Path() else None
+    for part in assembly.parts.values():
+        if grown is None:
+            fill(part.model, assembly.layout, assembly.rank, config.seed)
+        else:
+            load_shards(part.model, assembly.layout, assembly.rank, grown)
     if config.loss.indexer_stage == "dense" and config.loss.indexer_every:
-        for name, parameter in model.named_parameters():
+        for name, parameter in assembly.named_parameters():
             parameter.requires_grad_(".indexer." in name)
-    return model
 
 
 def _require_same_data(run: Run, facts: dict[str, Any]) -> None:

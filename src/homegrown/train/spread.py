@@ -38,8 +38,10 @@ class SpreadScorer:
             part = assembly.parts[number]
             return score_part(part.model, hidden, micro, target, self._portion, last=part.last)
 
-        total = sum(out.loss for out in assembly.pipeline.forward(1, forward))
-        total = torch.as_tensor(total, dtype=torch.float64, device=self._device)
+        parts = [out.loss for out in assembly.pipeline.evaluate(1, forward)]
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for loss in parts:
+            total += loss
         for group in (assembly.groups["tokens"], assembly.groups["pp"]):
             total = all_reduce(total, group)
         return total.cpu()

@@ -16,6 +16,7 @@ from homegrown.parallel.collectives import all_reduce
 from homegrown.parallel.leaves import Leaves
 from homegrown.parallel.tree import Accumulator
 from homegrown.parallel.zero import ShardedOptimizer
+from homegrown.train.checkpoint.keys import Key, router_key
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor, health_ratios
 from homegrown.train.losses import (
@@ -100,7 +101,9 @@ class Stepper:
             self._leaves.take(assembly.parts[number].model.named_parameters())
 
         assembly.pipeline.run(len(micros), forward, done)
-        self.optimizer.reduce(self._leaves.totals() | assembly.collected())
+        self._leaves.give(assembly.named_parameters())
+        assembly.collect(len(micros))
+        self.optimizer.reduce(plan.trains)
         terms, counts, health = work.totals(assembly)
 
         norm = self.optimizer.grad_norm()
@@ -133,6 +136,26 @@ class Stepper:
     def _clip(self, norm: Tensor) -> Tensor | None:
         limit = self.config.optim.clip_norm
         return (limit / norm.clamp(min=limit)).to(torch.float32) if limit > 0 else None
+
+    def wanted(self) -> dict[str, Tensor]:
+        """Everything this rank needs to continue, by the keys of checkpoints: the tensors themselves. Whoever writes
+        into them calls `loaded`."""
+        routers = {router_key(layer): bias.e_score_correction_bias for layer, bias in self.assembly.routers().items()}
+        guard = {f"guard/{name}": tensor for name, tensor in self.guard.state_dict().items()}
+        return self.optimizer.state() | routers | guard
+
+    def owned(self) -> dict[str, Tensor]:
+        """What of it this rank writes: of all ranks' together, everything once."""
+        layout, rank = self.assembly.layout, self.assembly.rank
+        return {
+            key: tensor
+            for key, tensor in self.wanted().items()
+            if Key.parse(key) is not None or (rank == 0 if key.startswith("guard/") else layout.token_rank(rank) == 0)
+        }
+
+    def loaded(self) -> None:
+        """Continue from what was written into `wanted`. Collective."""
+        self.optimizer.loaded()
 
 
 class _Work:
