@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_right
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import CheckpointError, Key, Manifest, inspect, locate
 from homegrown.train.checkpoint.keys import router_key
 from homegrown.train.checkpoint.part import PartReader
+
+OPEN_PARTS = 64
+"""Parts whose tables of contents are kept: neighbouring pieces may be spread over many ranks' parts."""
 
 
 def export_checkpoint(
@@ -87,7 +91,7 @@ class MasterWeights:
         for name, shape in self._shapes.items():
             self._require_whole(name, shape)
         self._held: tuple[str, Tensor] = ("", torch.empty(0))
-        self._open: tuple[str, PartReader] = ("", PartReader(folder))
+        self._reader = lru_cache(OPEN_PARTS)(lambda part: PartReader(folder / part))
 
     def dtype(self, ours: str, start: int, count: int) -> torch.dtype:
         """The dtype that the run trained in."""
@@ -105,13 +109,10 @@ class MasterWeights:
             out[begin - start : end - start] = self._piece(key)[begin - first_row * width : end - first_row * width]
 
     def _piece(self, key: str) -> Tensor:
-        """A piece, flat. The last one is kept, and its part open: a parameter is drawn in order."""
+        """A piece, flat. The last one is kept: a parameter is drawn in order."""
         if self._held[0] != key:
-            part = self._manifest.part_of[key]
-            if self._open[0] != part:
-                self._open = part, PartReader(self._folder / part)
             tensor = self._manifest.tensors[key].empty()
-            self._open[1].read({key: tensor})
+            self._reader(self._manifest.part_of[key]).read({key: tensor})
             self._held = key, tensor.view(-1)
         return self._held[1]
 

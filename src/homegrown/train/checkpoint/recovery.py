@@ -11,7 +11,7 @@ from homegrown.train.checkpoint import store
 from homegrown.train.checkpoint.content import MANIFEST, CheckpointError, Manifest, read_manifest
 from homegrown.train.checkpoint.disk import read_parts
 from homegrown.train.checkpoint.memory import Memory
-from homegrown.train.checkpoint.part import faults
+from homegrown.train.checkpoint.part import PartReader, faults
 from homegrown.train.checkpoint.peers import Peers
 from homegrown.train.checkpoint.together import together
 
@@ -86,7 +86,7 @@ class MemorySource:
         everyone = together(self._peers, lambda: needs, lambda all_needs: all_needs)
         # Every rank goes through its pairs in one order for all, so that some pair can always proceed.
         for sender, receiver in sorted((int(sender), rank) for rank, of in enumerate(everyone) for sender in of):
-            keys = everyone[receiver][str(sender)]
+            keys = everyone[receiver][str(sender)]  # in the order of their parts, on both sides
             if sender == self._peers.rank:
                 self._send(manifest, keys, receiver)
             elif receiver == self._peers.rank:
@@ -106,10 +106,12 @@ class MemorySource:
         return there[self._peers.rank % len(there)]
 
     def _send(self, manifest: Manifest, keys: list[str], receiver: int) -> None:
-        for key in keys:
-            tensor = manifest.tensors[key].empty()
-            read_parts(self._folder, manifest, {key: tensor})
-            self._peers.send(tensor, receiver)
+        for name, held in manifest.by_part(keys).items():
+            reader = PartReader(self._folder / name)
+            for key in held:
+                tensor = manifest.tensors[key].empty()
+                reader.read({key: tensor})
+                self._peers.send(tensor, receiver)
 
     def _receive(self, wanted: Mapping[str, Tensor], sender: int) -> None:
         for tensor in wanted.values():
