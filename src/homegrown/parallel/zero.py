@@ -209,6 +209,16 @@ class ShardedOptimizer:
                     }
         return kept
 
+    def gradients(self) -> dict[str, Tensor]:
+        """Summed gradients of the pieces owned here, dense, by `{parameter}@{first row}:{last row}`; between `reduce`
+        and `step`."""
+        found: dict[str, Tensor] = {}
+        for slot in self._slots():
+            if slot.gradient is not None:
+                gradient = slot.gradient.to_dense() if slot.gradient.is_sparse else slot.gradient
+                found |= dict(_keyed(slot, gradient))
+        return found
+
     @torch.no_grad()
     def loaded(self) -> None:
         """Bring the masters, after they were written to, to the weights of all ranks; called on all of them."""
