@@ -20,7 +20,7 @@ from homegrown.bench.shapes import Shape
 from homegrown.config import OptimConfig, UserError, to_table
 from homegrown.model import Longcat, count, shifted
 from homegrown.model.count import training_flops
-from homegrown.optim import build_optimizer
+from homegrown.parallel.zero import build_optimizer
 
 OURS = "homegrown"
 

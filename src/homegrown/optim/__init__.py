@@ -2,7 +2,6 @@
 
 from homegrown.optim.groups import Group, group_of
 from homegrown.optim.growth import repeat_layers, stack_layers
-from homegrown.optim.optimizer import Optimizer, build_optimizer
 from homegrown.optim.schedule import lr_factor
 
-__all__ = ["Group", "Optimizer", "build_optimizer", "group_of", "lr_factor", "repeat_layers", "stack_layers"]
+__all__ = ["Group", "group_of", "lr_factor", "repeat_layers", "stack_layers"]

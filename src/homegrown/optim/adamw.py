@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from homegrown.optim.slots import CHUNK_NUMBERS, Slot, Update, assign, in_chunks
+from homegrown.optim.slots import (
+    CHUNK_NUMBERS,
+    Slot,
+    Update,
+    assign,
+    brought,
+    in_chunks,
+    put_rows,
+    take_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class AdamSettings:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a parameter with what belongs to them; all of the same shape but the count of its steps."""
+    """Some rows of a piece with what belongs to them; all of the same shape but the count of its steps."""
 
     step: Tensor
     gradient: Tensor
@@ -40,7 +49,7 @@ class _Part:
 
 
 class AdamW:
-    """AdamW over slots, each with its own step count; a slot without a gradient is left alone.
+    """AdamW over slots, each piece with its own step count; a slot without a gradient is left alone.
 
     `row_lazy` is for tables of which a step uses few rows: rows without gradient keep weights and moments, as if the
     step had not been for them (the update of `torch.optim.SparseAdam`, with decoupled decay). That is another
@@ -50,7 +59,7 @@ class AdamW:
     a sparse gradient waits for it; nothing else here does.
 
     Args:
-        slots: any parameters; of two axes if `row_lazy`.
+        slots: rows of any parameters; of two axes if `row_lazy`.
         settings: Adam's constants.
         fused: use the fused kernel for dense updates; see `has_fused_kernel`.
         row_lazy: leave rows without gradient alone.
@@ -61,14 +70,7 @@ class AdamW:
         self._settings = settings
         self._fused = fused
         self._row_lazy = row_lazy
-        self._state = {
-            slot.name: {
-                "exp_avg": torch.zeros_like(slot.master),
-                "exp_avg_sq": torch.zeros_like(slot.master),
-                "step": torch.zeros((), dtype=torch.float32, device=slot.master.device),
-            }
-            for slot in self.slots
-        }
+        self._state = {slot: _new_state(slot) for slot in self.slots}
 
     @property
     def label(self) -> str:
@@ -78,8 +80,8 @@ class AdamW:
         return "AdamW, fused" if self._fused else "AdamW, plain"
 
     def state(self, slot: Slot) -> dict[str, Tensor]:
-        """The state kept for `slot`: the moments, of the weight's shape, and `step`, a float32 scalar."""
-        return self._state[slot.name]
+        """The state kept for `slot`: the moments, of its master's shape, and `step`, float32 [pieces]."""
+        return self._state[slot]
 
     def step(self, update: Update) -> None:
         """One update of every slot that has a gradient; the gradients may be overwritten.
@@ -95,7 +97,7 @@ class AdamW:
                 continue
             if gradient.is_sparse and not self._row_lazy:
                 raise ValueError(f"parameter {slot.name!r}: a sparse gradient needs a row-lazy group (`row_lazy`)")
-            self._state[slot.name]["step"].add_(counted)
+            self._state[slot]["step"].add_(counted)
             if gradient.is_sparse:
                 self._update_rows(slot, gradient, update)
             else:
@@ -110,38 +112,42 @@ class AdamW:
             slot.publish()
 
     def _parts(self, slot: Slot, gradient: Tensor) -> Iterator[_Part]:
-        """The slot in pieces of bounded size along its first axis."""
-        state = self._state[slot.name]
+        """The slot's pieces, and those in parts of bounded size.
+
+        The fused kernel rounds the last few numbers of a tensor unlike the others, so parts are cut from the piece's
+        first row on: where they end must not depend on what else is updated here.
+        """
+        state = self._state[slot]
         whole = (gradient, slot.master, state["exp_avg"], state["exp_avg_sq"])
-        if gradient.numel() <= CHUNK_NUMBERS:
-            yield _Part(state["step"], *whole)
-            return
-        length = max(1, CHUNK_NUMBERS * len(gradient) // gradient.numel())
-        for views in zip(*(tensor.split(length) for tensor in whole), strict=True):
-            yield _Part(state["step"], *views)
+        for step, *piece in zip(state["step"], *(slot.cut(tensor) for tensor in whole), strict=True):
+            length = max(1, CHUNK_NUMBERS * len(piece[0]) // max(1, piece[0].numel()))
+            for views in zip(*(tensor.split(length) for tensor in piece), strict=True):
+                yield _Part(step, *views)
 
     def _update_fused(self, parts: list[_Part], update: Update) -> None:
-        adamw(
-            [part.master for part in parts],
-            # The kernel walks memory, not strides: a gradient of another layout would be read in the wrong order.
-            [part.gradient.to(torch.float32).contiguous() for part in parts],
-            [part.exp_avg for part in parts],
-            [part.exp_avg_sq for part in parts],
-            [],
-            # It counts steps itself, once per tensor; here a parameter's parts share one count, up to date already.
-            [part.step - 1 for part in parts],
-            fused=True,
-            # It divides by its scale, and does nothing where "found_inf" is one.
-            grad_scale=None if update.grad_scale is None else update.grad_scale.reciprocal(),
-            found_inf=None if update.keep is None else update.keep.logical_not().to(torch.float32),
-            amsgrad=False,
-            maximize=False,
-            lr=update.lr,
-            weight_decay=update.weight_decay,
-            beta1=self._settings.beta1,
-            beta2=self._settings.beta2,
-            eps=self._settings.eps,
-        )
+        kept = [target for part in parts for target in part.targets]
+        with brought(kept, parts[0].gradient.device) as here:
+            adamw(
+                here[0::3],
+                # The kernel walks memory, not strides: a gradient of another layout would be read in the wrong order.
+                [part.gradient.to(torch.float32).contiguous() for part in parts],
+                here[1::3],
+                here[2::3],
+                [],
+                # It counts steps itself, once per tensor; here a piece's parts share one count, up to date already.
+                [part.step - 1 for part in parts],
+                fused=True,
+                # It divides by its scale, and does nothing where "found_inf" is one.
+                grad_scale=None if update.grad_scale is None else update.grad_scale.reciprocal(),
+                found_inf=None if update.keep is None else update.keep.logical_not().to(torch.float32),
+                amsgrad=False,
+                maximize=False,
+                lr=update.lr,
+                weight_decay=update.weight_decay,
+                beta1=self._settings.beta1,
+                beta2=self._settings.beta2,
+                eps=self._settings.eps,
+            )
 
     def _update_plain(self, parts: list[_Part], update: Update) -> None:
         for part in parts:
@@ -149,20 +155,21 @@ class AdamW:
             if self._row_lazy:
                 used = (part.gradient != 0).any(dim=-1, keepdim=True)
                 where = used if where is None else used & where
-            for target, value in zip(part.targets, self._updated(part, update), strict=True):
-                assign(target, value, where)
+            with brought(part.targets, part.gradient.device) as here:
+                for target, value in zip(here, self._updated(_Part(part.step, part.gradient, *here), update), strict=True):
+                    assign(target, value, where)
 
     def _update_rows(self, slot: Slot, gradient: Tensor, update: Update) -> None:
         """The rows that a coalesced sparse gradient names."""
-        state = self._state[slot.name]
+        state = self._state[slot]
         rows = gradient.indices()[0]
         whole = (slot.master, state["exp_avg"], state["exp_avg_sq"])
-        part = _Part(state["step"], gradient.values(), *(tensor.index_select(0, rows) for tensor in whole))
+        # A parameter's pieces take part in the same steps, so any of them has the count of all.
+        part = _Part(state["step"][0], gradient.values(), *(take_rows(tensor, rows) for tensor in whole))
         for tensor, target, value in zip(whole, part.targets, self._updated(part, update), strict=True):
             assign(target, value, update.keep)
-            tensor.index_copy_(0, rows, target)
-        if slot.has_master:
-            slot.weight.detach().index_copy_(0, rows, part.master.to(slot.weight.dtype))
+            put_rows(tensor, rows, target)
+        slot.publish(rows)
 
     def _updated(self, part: _Part, update: Update) -> tuple[Tensor, Tensor, Tensor]:
         """Weights and moments of a part after update number `step` (1 is the first), as new tensors."""
@@ -178,6 +185,12 @@ class AdamW:
         denominator = (exp_avg_sq / correction2).sqrt_().add_(self._settings.eps)
         decayed = part.master * (1 - update.lr * update.weight_decay)
         return decayed.addcdiv_(exp_avg / correction1, denominator, value=-update.lr), exp_avg, exp_avg_sq
+
+
+def _new_state(slot: Slot) -> dict[str, Tensor]:
+    # The counts are needed by every kernel and tiny: they stay on the device.
+    step = torch.zeros(len(slot.borders) - 1, dtype=torch.float32, device=slot.device)
+    return {"exp_avg": slot.zeros(), "exp_avg_sq": slot.zeros(), "step": step}
 
 
 @functools.cache

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from homegrown.optim.newton_schulz import orthogonalize
-from homegrown.optim.slots import CHUNK_NUMBERS, Slot, Update, assign, in_chunks
+from homegrown.optim.slots import CHUNK_NUMBERS, Slot, Update, assign, brought, in_chunks
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Some of the matrices stacked in a slot, as views `[n, rows, cols]` with rows <= cols."""
+class _Stack:
+    """Some of the matrices of a slot, as views `[n, rows, cols]` with rows <= cols."""
 
     slot: Slot
     start: int
@@ -41,7 +41,7 @@ class Muon:
     Matrices of equal size, of one parameter or of several, transposed or not, go through the iteration together.
 
     Args:
-        slots: parameters of at least two axes; the last two are a matrix.
+        slots: rows of parameters of at least two axes; the last two are a matrix, so a slot of two axes is a whole one.
         momentum: in [0, 1).
         nesterov: look ahead along the new momentum.
         steps: Newton-Schulz iterations.
@@ -56,8 +56,8 @@ class Muon:
         self._nesterov = nesterov
         self._steps = steps
         self._dtype = dtype
-        self._state = {slot.name: torch.zeros_like(slot.master) for slot in self.slots}
-        self._chunks = list(_chunks(_pieces(self.slots, self._state)))
+        self._momenta = {slot: slot.zeros() for slot in self.slots}
+        self._chunks = list(_chunks(_stacks(self._momenta)))
 
     @property
     def label(self) -> str:
@@ -65,8 +65,8 @@ class Muon:
         return f"Muon, {self._steps} steps in {str(self._dtype).removeprefix('torch.')}"
 
     def state(self, slot: Slot) -> dict[str, Tensor]:
-        """The state kept for `slot`: `momentum`, of the weight's shape."""
-        return {"momentum": self._state[slot.name]}
+        """The state kept for `slot`: `momentum`, of its master's shape."""
+        return {"momentum": self._momenta[slot]}
 
     def step(self, update: Update) -> None:
         """One update of every slot that has a gradient.
@@ -75,26 +75,31 @@ class Muon:
             ValueError: a gradient is sparse.
         """
         for chunk in self._chunks:
-            present = [piece for piece in chunk if piece.slot.gradient is not None]
+            present = [stack for stack in chunk if stack.slot.gradient is not None]
             if present:
                 self._step_chunk(present, update)
         for slot in self.slots:
             if slot.gradient is not None:
                 slot.publish()
 
-    def _step_chunk(self, pieces: list[_Piece], update: Update) -> None:
-        gradient = torch.cat([piece.gradient() for piece in pieces]).to(torch.float32)
-        if update.grad_scale is not None:
-            gradient.mul_(update.grad_scale)
-        momentum = torch.cat([piece.momentum for piece in pieces]).lerp_(gradient, 1 - self._momentum)
-        blend = gradient.lerp_(momentum, self._momentum) if self._nesterov else momentum
-        direction = orthogonalize(blend, self._steps, self._dtype)
-        alpha = -update.lr * 0.2 * max(direction.shape[-2:]) ** 0.5
-        counts = [piece.stop - piece.start for piece in pieces]
-        for piece, new_momentum, step in zip(pieces, momentum.split(counts), direction.split(counts), strict=True):
-            assign(piece.momentum, new_momentum, update.keep)
-            decayed = piece.master * (1 - update.lr * update.weight_decay)
-            assign(piece.master, decayed.add_(step, alpha=alpha), update.keep)
+    def _step_chunk(self, stacks: list[_Stack], update: Update) -> None:
+        device = stacks[0].slot.device
+        kept = [stack.master for stack in stacks] + [stack.momentum for stack in stacks]
+        with brought(kept, device) as here:
+            masters, momenta = here[: len(stacks)], here[len(stacks) :]
+            gradient = torch.cat([stack.gradient() for stack in stacks]).to(torch.float32)
+            if update.grad_scale is not None:
+                gradient.mul_(update.grad_scale)
+            momentum = torch.cat(momenta).lerp_(gradient, 1 - self._momentum)
+            blend = gradient.lerp_(momentum, self._momentum) if self._nesterov else momentum
+            direction = orthogonalize(blend, self._steps, self._dtype)
+            alpha = -update.lr * 0.2 * max(direction.shape[-2:]) ** 0.5
+            counts = [stack.stop - stack.start for stack in stacks]
+            new = zip(momentum.split(counts), direction.split(counts), strict=True)
+            for old_momentum, master, (new_momentum, step) in zip(momenta, masters, new, strict=True):
+                assign(old_momentum, new_momentum, update.keep)
+                decayed = master * (1 - update.lr * update.weight_decay)
+                assign(master, decayed.add_(step, alpha=alpha), update.keep)
 
 
 def _matrices(tensor: Tensor) -> Tensor:
@@ -103,19 +108,19 @@ def _matrices(tensor: Tensor) -> Tensor:
     return stacked.mT if stacked.shape[1] > stacked.shape[2] else stacked
 
 
-def _pieces(slots: Sequence[Slot], state: dict[str, Tensor]) -> Iterator[_Piece]:
-    for slot in slots:
-        master, momentum = _matrices(slot.master), _matrices(state[slot.name])
+def _stacks(momenta: Mapping[Slot, Tensor]) -> Iterator[_Stack]:
+    for slot, of_slot in momenta.items():
+        master, momentum = _matrices(slot.master), _matrices(of_slot)
         size = max(1, CHUNK_NUMBERS // master[0].numel())
         for start in range(0, len(master), size):
             stop = min(start + size, len(master))
-            yield _Piece(slot, start, stop, master[start:stop], momentum[start:stop])
+            yield _Stack(slot, start, stop, master[start:stop], momentum[start:stop])
 
 
-def _chunks(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Pieces of equal matrix size together, in chunks of bounded size."""
-    by_size: dict[torch.Size, list[_Piece]] = defaultdict(list)
-    for piece in pieces:
-        by_size[piece.master.shape[1:]].append(piece)
+def _chunks(stacks: Iterable[_Stack]) -> Iterator[list[_Stack]]:
+    """Stacks of equal matrix size together, in chunks of bounded size."""
+    by_size: dict[torch.Size, list[_Stack]] = defaultdict(list)
+    for stack in stacks:
+        by_size[stack.master.shape[1:]].append(stack)
     for same_size in by_size.values():
-        yield from in_chunks(same_size, lambda piece: piece.master.numel())
+        yield from in_chunks(same_size, lambda stack: stack.master.numel())

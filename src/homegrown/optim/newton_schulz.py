@@ -11,6 +11,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 TINY = 1e-20
 """Norm below which a matrix counts as nearly zero: its squares leave float32's range."""
 
+ALIGNMENT = 64
+"""Bytes at whose multiples every matrix of a batch begins. Kernels of batched products differ in the last bits between
+aligned and other addresses, and where a matrix falls must not depend on how many others stand before it."""
+
 
 def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     """U Vᵀ of each matrix U S Vᵀ, approximately, by the Newton-Schulz iteration.
@@ -19,7 +23,8 @@ def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     Gram matrix A is the smaller of the two.
 
     Args:
-        matrices: float32 `[..., rows, cols]`; each matrix is treated alone, a zero matrix stays zero.
+        matrices: float32 `[..., rows, cols]`; each matrix is treated alone, its bits do not depend on the others
+            where the device's batched product is such. A zero matrix stays zero.
         steps: iterations; five bring singular values above about 1e-3 of the norm near one.
         dtype: of the products. They run in two buffers of this shape and two of the Gram matrices' shape.
 
@@ -31,13 +36,20 @@ def orthogonalize(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
         return orthogonalize(matrices.mT, steps, dtype).mT
     a, b, c = COEFFICIENTS
     norm = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).clamp_min_(TINY)
-    x = (matrices / norm).to(dtype).reshape(-1, rows, cols)
-    y = torch.empty_like(x)
-    gram = x.new_empty(x.shape[0], rows, rows)
-    polynomial = torch.empty_like(gram)
+    count = matrices.shape[:-2].numel()
+    x, y = (_aligned(matrices, dtype, count, rows, cols) for _ in range(2))
+    gram, polynomial = (_aligned(matrices, dtype, count, rows, rows) for _ in range(2))
+    torch.div(matrices.reshape(x.shape), norm.reshape(-1, 1, 1), out=x)
     for _ in range(steps):
         torch.bmm(x, x.mT, out=gram)
         torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=polynomial)
         torch.baddbmm(x, polynomial, x, beta=a, out=y)
         x, y = y, x
     return x.to(torch.float32).reshape(matrices.shape)
+
+
+def _aligned(like: Tensor, dtype: torch.dtype, count: int, rows: int, cols: int) -> Tensor:
+    """An empty batch [count, rows, cols], each matrix dense and aligned."""
+    unit = ALIGNMENT // dtype.itemsize
+    padded = -(-rows * cols // unit) * unit
+    return like.new_empty(count, padded, dtype=dtype)[:, : rows * cols].unflatten(1, (rows, cols))

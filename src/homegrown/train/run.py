@@ -16,7 +16,7 @@ from homegrown.config.atomic import write_text
 from homegrown.data import Batches, DatasetError, TokenDataset
 from homegrown.ledger import Ledger, MetricsWriter
 from homegrown.model import Longcat, ParameterCount, count, sparse_lookup
-from homegrown.optim import build_optimizer
+from homegrown.parallel.zero import build_optimizer
 from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import Checkpoint, clean_up, load_newest, save_checkpoint
 from homegrown.train.environment import environment

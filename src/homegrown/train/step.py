@@ -10,7 +10,8 @@ from torch import Tensor
 from homegrown.config import TrainConfig
 from homegrown.data import Batch
 from homegrown.model import Longcat
-from homegrown.optim import Optimizer, lr_factor
+from homegrown.optim import lr_factor
+from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor
 from homegrown.train.losses import (
@@ -55,7 +56,7 @@ class StepResult:
 class Stepper:
     """Model, optimizer and controllers, moved on one global batch at a time."""
 
-    def __init__(self, model: Longcat, optimizer: Optimizer, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: Longcat, optimizer: ShardedOptimizer, config: TrainConfig, device: torch.device) -> None:
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
         self.controller = BiasController(model, config.controller)
         self.guard = StepGuard(config.guard, device)
@@ -82,6 +83,7 @@ class Stepper:
             # Counted here, once per token, whatever is recomputed in the backward pass.
             counts += torch.stack([layer.counts for layer in out.routing])
 
+        self.optimizer.reduce()
         norm = self.optimizer.grad_norm()
         if self._draft_begins(step):
             self.guard.forget()
@@ -107,7 +109,7 @@ class Stepper:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything a continued run needs, by flat name: weights and biases, optimizer state, the guard's range."""
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        state |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
+        state |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state().items()}
         return state | {f"guard/{name}": tensor for name, tensor in self.guard.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -117,5 +119,5 @@ class Stepper:
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
-        self.optimizer.load_state_dict(parts["optimizer"])
+        self.optimizer.load(parts["optimizer"])
         self.guard.load_state_dict(parts["guard"])
