@@ -8,7 +8,7 @@ from torch import nn
 from homegrown.optim import adamw as adamw_module
 from homegrown.optim import slots as slots_module
 from homegrown.optim.adamw import AdamSettings, AdamW
-from homegrown.optim.slots import Slot, Update
+from homegrown.optim.slots import Update, WeightSlot
 
 ADAM = AdamSettings(beta1=0.9, beta2=0.95, eps=1e-16)
 LR, DECAY = 0.01, 0.1
@@ -22,7 +22,7 @@ def parameters(seed: int = 0, dtype=torch.float32) -> dict[str, nn.Parameter]:
 
 
 def adamw(weights, fused: bool, row_lazy: bool = False) -> AdamW:
-    return AdamW([Slot(name, weight) for name, weight in weights.items()], ADAM, fused=fused, row_lazy=row_lazy)
+    return AdamW([WeightSlot(name, weight) for name, weight in weights.items()], ADAM, fused=fused, row_lazy=row_lazy)
 
 
 def step(optimizer: AdamW, gradients, lr=LR, decay=DECAY, grad_scale=None, keep=None) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from homegrown.config import ConfigError, OptimConfig
 from homegrown.model import Longcat
-from homegrown.optim import build_optimizer, repeat_layers, stack_layers
+from homegrown.optim import repeat_layers, stack_layers
+from homegrown.parallel.zero import build_optimizer
 
 
 @pytest.fixture
@@ -44,9 +45,9 @@ def test_optimizer_state_grows_by_the_same_rule(model, config, backward, source,
     grown = Longcat(deep)
     grown.load_state_dict(stack_layers(source, tiny_config(), deep))
     other = build_optimizer(grown, OptimConfig(), deep, bf16_fast=False)
-    other.load_state_dict(repeat_layers(optimizer.state_dict(), 2, 4))
-    key = "mlp.experts.down_proj/momentum"
-    assert torch.equal(other.state_dict()[f"layers.3.{key}"], optimizer.state_dict()[f"layers.1.{key}"])
+    other.load(repeat_layers(optimizer.state(), 2, 4))
+    key = "mlp.experts.down_proj@1:2/momentum"
+    assert torch.equal(other.state()[f"layers.3.{key}"], optimizer.state()[f"layers.1.{key}"])
 
 
 def test_depths_that_do_not_divide_are_refused(source, tiny_config):

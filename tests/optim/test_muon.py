@@ -10,7 +10,7 @@ from homegrown.optim import muon as muon_module
 from homegrown.optim import slots as slots_module
 from homegrown.optim.muon import Muon
 from homegrown.optim.newton_schulz import orthogonalize
-from homegrown.optim.slots import Slot, Update
+from homegrown.optim.slots import Update, WeightSlot
 
 SETTINGS = {"momentum": 0.95, "nesterov": True, "steps": 5, "dtype": torch.float32}
 
@@ -42,7 +42,7 @@ def parameters(seed: int, dtype=torch.float32) -> dict[str, nn.Parameter]:
 
 
 def run(weights, gradients, lr=0.1, decay=0.1, grad_scale=None, keep=None, **changes) -> Muon:
-    muon = Muon([Slot(name, weight) for name, weight in weights.items()], **{**SETTINGS, **changes})
+    muon = Muon([WeightSlot(name, weight) for name, weight in weights.items()], **{**SETTINGS, **changes})
     with torch.no_grad():
         for gradient in gradients:
             for name, weight in weights.items():
@@ -119,7 +119,7 @@ def test_matches_torchs_muon_on_plain_matrices():
     optimizer = torch.optim.Muon(
         [theirs], lr=0.05, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
     )
-    muon = Muon([Slot("w", mine)], **{**SETTINGS, "dtype": torch.bfloat16})
+    muon = Muon([WeightSlot("w", mine)], **{**SETTINGS, "dtype": torch.bfloat16})
     for _ in range(3):
         mine.grad = torch.randn(24, 40)
         theirs.grad = mine.grad.clone()
@@ -182,7 +182,7 @@ def test_bfloat16_weights_are_their_rounded_masters():
 def test_parameters_without_gradient_are_left_alone():
     weights = parameters(8)
     before = weights["down"].detach().clone()
-    muon = Muon([Slot(name, weight) for name, weight in weights.items()], **SETTINGS)
+    muon = Muon([WeightSlot(name, weight) for name, weight in weights.items()], **SETTINGS)
     weights["up"].grad = torch.ones_like(weights["up"])
     with torch.no_grad():
         muon.step(Update(0.1, 0.1))
@@ -193,4 +193,4 @@ def test_sparse_gradient_is_refused():
     weight = nn.Parameter(torch.randn(4, 4))
     weight.grad = torch.eye(4).to_sparse()
     with pytest.raises(ValueError, match=r"parameter 'w': Muon needs a dense gradient"):
-        Muon([Slot("w", weight)], **SETTINGS).step(Update(0.1, 0.0))
+        Muon([WeightSlot("w", weight)], **SETTINGS).step(Update(0.1, 0.0))

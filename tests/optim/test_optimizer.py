@@ -8,8 +8,8 @@ from torch import nn
 
 from homegrown.config import ConfigError, OptimConfig
 from homegrown.model import Longcat
-from homegrown.optim import Optimizer, build_optimizer
-from homegrown.optim.norm import global_norm
+from homegrown.optim.norm import norm as norm_of
+from homegrown.parallel.zero import ShardedOptimizer, build_optimizer
 
 OPTIM = OptimConfig(weight_decay=0.1)
 
@@ -18,7 +18,7 @@ OPTIM = OptimConfig(weight_decay=0.1)
 def make(config):
     """A function that makes a model, its router in float32 and the rest in `dtype`, and its optimizer."""
 
-    def model_and_optimizer(dtype=torch.float32, seed=0, **options) -> tuple[Longcat, Optimizer]:
+    def model_and_optimizer(dtype=torch.float32, seed=0, **options) -> tuple[Longcat, ShardedOptimizer]:
         model = Longcat(config)
         model.init_weights(seed)
         for name, parameter in model.named_parameters():
@@ -36,8 +36,8 @@ def bits(tensors: dict[str, torch.Tensor]) -> dict[str, list[int]]:
     }
 
 
-def everything(model: nn.Module, optimizer: Optimizer) -> dict[str, list[int]]:
-    return bits({**dict(model.named_parameters()), **optimizer.state_dict()})
+def everything(model: nn.Module, optimizer: ShardedOptimizer) -> dict[str, list[int]]:
+    return bits({**dict(model.named_parameters()), **optimizer.state()})
 
 
 def test_table_reports_what_each_group_got(make):
@@ -124,10 +124,10 @@ def test_state_round_trip_continues_bit_for_bit(dtype, backward, make):
         backward(model, seed)
         optimizer.step(1.0)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in optimizer.state().items()}
     other, resumed = make(dtype, seed=5)
     other.load_state_dict(weights)
-    resumed.load_state_dict(state)
+    resumed.load(state)
     for seed in range(3, 5):
         for each, stepper in ((model, optimizer), (other, resumed)):
             backward(each, seed)
@@ -135,35 +135,40 @@ def test_state_round_trip_continues_bit_for_bit(dtype, backward, make):
     assert everything(model, optimizer) == everything(other, resumed)
 
 
-def test_state_is_keyed_by_parameter_and_holds_masters_of_bfloat16_weights_only(make):
-    _, optimizer = make(torch.bfloat16)
-    state = optimizer.state_dict()
-    assert "layers.0.mlp.experts.gate_up_proj/momentum" in state
-    assert state["layers.0.mlp.experts.gate_up_proj/master"].dtype == torch.float32
-    assert {"lm_head.weight/exp_avg", "lm_head.weight/exp_avg_sq", "lm_head.weight/step"} <= set(state)
-    assert "layers.0.mlp.router.classifier.weight/master" not in state
-    assert not any(key.endswith("/master") for key in make()[1].state_dict())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_is_keyed_by_piece_and_holds_all_masters(dtype, make):
+    model, optimizer = make(dtype)
+    state = optimizer.state()
+    assert "layers.0.mlp.experts.gate_up_proj@3:4/momentum" in state
+    assert state["layers.0.mlp.experts.gate_up_proj@3:4/master"].dtype == torch.float32
+    assert {"lm_head.weight@0:96/exp_avg", "lm_head.weight@0:96/exp_avg_sq", "lm_head.weight@0:96/step"} <= set(state)
+    masters = {key: tensor for key, tensor in state.items() if key.endswith("/master")}
+    assert sum(tensor.numel() for tensor in masters.values()) == sum(weight.numel() for weight in model.parameters())
+    for key, tensor in masters.items():
+        name, _, rows = key.removesuffix("/master").partition("@")
+        start, stop = map(int, rows.split(":"))
+        assert torch.equal(tensor.to(dtype), model.get_parameter(name)[start:stop].to(dtype)), key
 
 
 def test_loading_masters_rounds_them_into_the_weights(make):
     model, optimizer = make(torch.bfloat16)
-    state = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
-    state["lm_head.weight/master"].fill_(0.1)
-    optimizer.load_state_dict(state)
+    state = {name: tensor.clone() for name, tensor in optimizer.state().items()}
+    state["lm_head.weight@0:96/master"].fill_(0.1)
+    optimizer.load(state)
     assert torch.equal(model.lm_head.weight, torch.full_like(model.lm_head.weight, 0.1))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("lm_head.weight/step"), r"'lm_head.weight/step' is missing$"),
+        (lambda state: state.pop("lm_head.weight@0:96/step"), r"'lm_head.weight@0:96/step' is missing$"),
         (lambda state: state.update(extra=torch.zeros(1)), r"'extra' is not part of it$"),
         (
-            lambda state: state.update({"norm.weight/exp_avg": torch.zeros(3)}),
-            r"'norm.weight/exp_avg' is float32 \[3\], not float32 \[24\]$",
+            lambda state: state.update({"norm.weight@0:24/exp_avg": torch.zeros(3)}),
+            r"'norm.weight@0:24/exp_avg' is float32 \[3\], not float32 \[24\]$",
         ),
         (
-            lambda state: state.update({"norm.weight/exp_avg": torch.zeros(24, dtype=torch.float64)}),
+            lambda state: state.update({"norm.weight@0:24/exp_avg": torch.zeros(24, dtype=torch.float64)}),
             r"is float64 \[24\], not float32 \[24\]$",
         ),
         (lambda state: state.clear(), r"is missing \(and \d+ more such faults\)$"),
@@ -174,10 +179,10 @@ def test_state_that_does_not_fit_is_refused_and_nothing_changes(change, message,
     backward(model, 0)
     optimizer.step(1.0)
     before = everything(model, optimizer)
-    state = {name: tensor.clone().fill_(3.0) for name, tensor in optimizer.state_dict().items()}
+    state = {name: tensor.clone().fill_(3.0) for name, tensor in optimizer.state().items()}
     change(state)
     with pytest.raises(ValueError, match=message):
-        optimizer.load_state_dict(state)
+        optimizer.load(state)
     assert everything(model, optimizer) == before
 
 
@@ -191,7 +196,7 @@ def test_grad_norm_is_the_euclidean_norm(backward, make):
     assert norm.item() == pytest.approx(exact, rel=1e-6)
 
 
-def test_global_norm_does_not_depend_on_the_number_of_threads():
+def test_a_norm_does_not_depend_on_the_number_of_threads():
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(size, generator=generator) for size in (3, 4096, 50_001, 3_000_000)]
     exact = math.sqrt(sum(tensor.double().square().sum().item() for tensor in tensors))
@@ -199,7 +204,7 @@ def test_global_norm_does_not_depend_on_the_number_of_threads():
     norms = set()
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        norms.add(global_norm(tensors).item())
+        norms.add(norm_of(torch.stack([norm_of(tensor) for tensor in tensors])).item())
     torch.set_num_threads(threads)
     assert len(norms) == 1
     assert norms.pop() == pytest.approx(exact, rel=1e-6)
@@ -242,12 +247,14 @@ def test_frozen_parameters_are_shown_and_left_alone(backward, config):
     assert bits({"embed": model.embed_tokens.weight}) == before
     assert [row["group"] for row in optimizer.table()] == ["indexer", "norms", "biases", "frozen"]
     assert optimizer.table()[-1]["optimizer"] == "none"
-    assert all("indexer" in key for key in optimizer.state_dict())
+    state = optimizer.state()
+    assert all("indexer" in key for key in state if not key.endswith("/master"))
+    assert "embed_tokens.weight@0:96/master" in state
 
 
 def test_unknown_parameter_is_refused(model, config):
     model.surprise = nn.Parameter(torch.zeros(3))
-    with pytest.raises(ConfigError, match=r"parameter 'surprise' of shape \[3\]: no optimizer group"):
+    with pytest.raises(ConfigError, match=r"parameter 'surprise' of shape \[3\]: the model has none of this name"):
         build_optimizer(model, OPTIM, config, bf16_fast=False)
 
 

@@ -5,8 +5,9 @@ import torch
 
 from homegrown.config import ConfigError, ModelConfig, OptimConfig, load_preset, preset_names
 from homegrown.model import Longcat
-from homegrown.optim import build_optimizer, group_of
+from homegrown.optim import group_of
 from homegrown.optim.groups import _COMPILED
+from homegrown.parallel.zero import build_optimizer
 
 OPTIM = OptimConfig(
     muon_lr=0.01, adam_lr=0.02, embed_lr=0.03, ngram_lr=0.04, head_lr=0.05, indexer_lr=0.06, weight_decay=0.1

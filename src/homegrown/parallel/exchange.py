@@ -98,14 +98,8 @@ class Exchange:
         if gradient is None:
             return
         if gradient.is_sparse:
-            raise ConfigError(
-                f"parameter {name!r}: sparse gradients travel between ranks only of n-gram tables in `row_lazy`"
-            )
-        if torch.promote_types(gradient.dtype, self._gradient_dtype) != self._gradient_dtype:
-            raise ConfigError(
-                f"parameter {name!r}: its {gradient.dtype} gradient would be rounded to {self._gradient_dtype} on the "
-                "way to its owner; build the optimizer with `gradient_dtype` of at least that width"
-            )
+            raise ConfigError(f"parameter {name!r}: sparse gradients travel between ranks only of n-gram tables in `row_lazy`")
+        check_width(name, gradient.dtype, self._gradient_dtype)
 
     def _run(self, jobs: Iterable[Iterator[None]]) -> None:
         """Run jobs that pause while something is under way, each one pause behind the next one begun."""
@@ -197,6 +191,15 @@ class Exchange:
         return segment
 
 
+def check_width(name: str, gradient: torch.dtype, travelling: torch.dtype) -> None:
+    """Raise `ConfigError` if a gradient would lose bits on the way."""
+    if torch.promote_types(gradient, travelling) != travelling:
+        raise ConfigError(
+            f"parameter {name!r}: its {gradient} gradient would be rounded to {travelling} on the way to its owner; "
+            "build the optimizer with `gradient_dtype` of at least that width"
+        )
+
+
 def sum_rows(rows: Tensor) -> Tensor:
     """`tree.tree_sum` of the rows of [n, ...], a level at a time; the rows may be overwritten."""
     wide = torch.promote_types(rows.dtype, torch.float32)
@@ -226,7 +229,5 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 def _present(slot: Slot) -> Tensor:
     if slot.gradient is None:
-        raise ConfigError(
-            f"parameter {slot.name!r}: no weights arrived for rows {slot.borders[0]} to {slot.borders[1]}"
-        )
+        raise ConfigError(f"parameter {slot.name!r}: no weights arrived for rows {slot.borders[0]} to {slot.borders[1]}")
     return slot.gradient
