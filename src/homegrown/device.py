@@ -32,6 +32,7 @@ __all__ = [
     "collective_backend",
     "collective_backends",
     "describe",
+    "has_sparse",
     "host_zeros",
     "keep_host_memory",
     "measure_bandwidth",
@@ -248,14 +249,6 @@ def peak_memory(device: torch.device) -> int:
         return torch.accelerator.max_memory_allocated(device)
     except RuntimeError:  # the device keeps no such count
         return 0
-
-
-def host_zeros(shape: Sequence[int], device: torch.device) -> torch.Tensor:
-    """float32 zeros in host memory, page-locked where `device` can copy to and from such memory by itself."""
-    try:
-        return torch.zeros(*shape, dtype=torch.float32, pin_memory=device.type not in ("cpu", "meta"))
-    except RuntimeError:  # the device has no page-locked memory; copies then wait
-        return torch.zeros(*shape, dtype=torch.float32)
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:

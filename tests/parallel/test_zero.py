@@ -179,7 +179,10 @@ def different(worker: Worker, reference: dict[str, Tensor], state: dict[str, Ten
 
 CASES = [
     *((name, "float32", True) for name in LAYOUTS),
-    ("dp2", "bfloat16", True), ("dp4", "float32", False), ("dp4", "bfloat16", True), ("dp8", "bfloat16", False),
+    ("dp2", "bfloat16", True),
+    ("dp4", "float32", False),
+    ("dp4", "bfloat16", True),
+    ("dp8", "bfloat16", False),
     ("pp2 dp2 tp2 ep2 embp2", "bfloat16", False),
 ]
 
@@ -218,7 +221,10 @@ def traffic(world: Any) -> dict[str, Any] | None:
         TRAFFIC.reset()
         act()
         counts.append(
-            {op: sum(calls for (each, _), (calls, _) in TRAFFIC.totals.items() if each == op) for op, _ in TRAFFIC.totals}
+            {
+                op: sum(calls for (each, _), (calls, _) in TRAFFIC.totals.items() if each == op)
+                for op, _ in TRAFFIC.totals
+            }
         )
     buckets = [len(exchange.buckets()) for _, exchange in worker.optimizer._routes.dense]
     gone = all(weight.grad is None for weight in worker.weights.values())

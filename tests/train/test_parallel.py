@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,12 @@ def config_of(data: Path, parallel: ParallelConfig, **changes: Any) -> TrainConf
     """Four layers of everything; eight rows of a global batch, one or two a micro-batch."""
     model = tiny.model_config(num_layers=4, n_routed_experts=8, zero_expert_num=4)
     config = tiny.train_config(data, model=model, parallel=parallel)
-    # Not one of the precisions that a run can be given: here rounding is to be told from mistakes.
     return tiny.replaced(config, data__global_batch=8, data__micro_batch=1, **changes)
 
 
 def trained(world: World, config: TrainConfig, steps: int = STEPS) -> dict[str, Any]:
     """Terms, norm, counts and health of each step, and the optimizer's state of the pieces owned here."""
     bench = Workbench(config, world)
-    gradients = watched(bench)
     results = [bench.stepper.step(number + 1, bench.batch(number)) for number in range(steps)]
     return {
         "terms": [{name: value.item() for name, value in result.terms.items()} for result in results],
@@ -77,27 +76,32 @@ def trained(world: World, config: TrainConfig, steps: int = STEPS) -> dict[str, 
         "counts": [result.counts for result in results],
         "health": [result.health for result in results],
         "biases": {layer: router.e_score_correction_bias for layer, router in bench.assembly.routers().items()},
-        "gradients": gradients,
         "state": {key: tensor.clone() for key, tensor in bench.stepper.optimizer.state().items()},
     }
 
 
-def watched(bench: Workbench) -> dict[str, torch.Tensor]:
-    """Filled at the first step: gradients of the pieces owned here, as they are when the norm is taken."""
+class _EnoughError(Exception):
+    """The gradients are there."""
+
+
+def gradients(world: World, config: TrainConfig) -> dict[str, torch.Tensor]:
+    """Gradients of the first step of the pieces owned here, in float64: rounding is to be told from mistakes."""
+    bench = Workbench(tiny.replaced(config, precision="float64"), world)
     optimizer, found = bench.stepper.optimizer, {}
-    original = optimizer.grad_norm
 
     def grad_norm() -> torch.Tensor:
-        if not found:
-            found.update({key: gradient.clone() for key, gradient in optimizer.gradients().items()})
-        return original()
+        found.update({key: gradient.clone() for key, gradient in optimizer.gradients().items()})
+        raise _EnoughError
 
     optimizer.grad_norm = grad_norm
+    with contextlib.suppress(_EnoughError):
+        bench.stepper.step(1, bench.batch(0))
     return found
 
 
 def several(world: World, configs: dict[str, TrainConfig]) -> dict[str, dict[str, Any]]:
-    return {name: trained(world, config) for name, config in configs.items()}
+    """Steps and gradients under each layout."""
+    return {name: {**trained(world, config), "gradients": gradients(world, config)} for name, config in configs.items()}
 
 
 def merged(parts: list[dict[str, Any]], what: str) -> dict[str, torch.Tensor]:
@@ -111,13 +115,13 @@ def merged(parts: list[dict[str, Any]], what: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def alone(dataset) -> dict[str, Any]:
-    return trained(ALONE, config_of(dataset.path, P()))
+    return several(ALONE, {"alone": config_of(dataset.path, P())})["alone"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_data_parallelism_does_not_show_in_the_bits(dataset, alone, size):
-    parts = spawn(size, trained, config_of(dataset.path, DATA_ONLY[size]))
+    parts = [result["data"] for result in spawn(size, several, {"data": config_of(dataset.path, DATA_ONLY[size])})]
     for part in parts:
         assert part["terms"] == alone["terms"]
         assert part["norm"] == alone["norm"]

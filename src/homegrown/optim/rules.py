@@ -53,9 +53,7 @@ def make_rules(
             rule: Muon | AdamW = _muon(slots[group], config, bf16_fast)
         else:
             settings = AdamSettings(config.adam_beta1, config.adam_beta2, config.adam_eps)
-            rule = AdamW(
-                slots[group], settings, fused=has_fused_kernel(device), row_lazy=group.name in row_lazy
-            )
+            rule = AdamW(slots[group], settings, fused=has_fused_kernel(device), row_lazy=group.name in row_lazy)
         members.append(Member(group, rule))
     return members
 

@@ -98,7 +98,9 @@ class Exchange:
         if gradient is None:
             return
         if gradient.is_sparse:
-            raise ConfigError(f"parameter {name!r}: sparse gradients travel between ranks only of n-gram tables in `row_lazy`")
+            raise ConfigError(
+                f"parameter {name!r}: sparse gradients travel between ranks only of n-gram tables in `row_lazy`"
+            )
         check_width(name, gradient.dtype, self._gradient_dtype)
 
     def _run(self, jobs: Iterable[Iterator[None]]) -> None:
@@ -229,5 +231,7 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 def _present(slot: Slot) -> Tensor:
     if slot.gradient is None:
-        raise ConfigError(f"parameter {slot.name!r}: no weights arrived for rows {slot.borders[0]} to {slot.borders[1]}")
+        raise ConfigError(
+            f"parameter {slot.name!r}: no weights arrived for rows {slot.borders[0]} to {slot.borders[1]}"
+        )
     return slot.gradient

@@ -135,7 +135,9 @@ def make_routes(
         if len(team.ranks) == 1:
             routes.alone[name] = WeightSlot(name, parameters[name], borders)
         elif team.kind == "row_replicas" and name in routes.row_lazy:
-            routes.lazy[name] = ReplicatedRows(name, parameters[name], borders, groups[team.kind])
+            routes.lazy[name] = ReplicatedRows(
+                name, parameters[name], borders, groups[team.kind], gradient_dtype or parameters[name].dtype
+            )
         else:
             by_kind[team.kind].append(name)
     for kind in sorted(by_kind, key=KINDS.index):

@@ -11,6 +11,7 @@ from torch import Tensor
 from homegrown.config import ConfigError
 from homegrown.optim.slots import Slot, take_rows
 from homegrown.parallel.collectives import exchange, start_exchange
+from homegrown.parallel.exchange import check_width
 from homegrown.parallel.groups import Group
 from homegrown.parallel.pieces import deal_rows
 from homegrown.parallel.tree import tree_sum
@@ -28,10 +29,13 @@ class ReplicatedRows:
         weight: the rows that are here.
         borders: rows of the whole table at which the pieces of these begin and end.
         group: those who hold them.
+        gradient_dtype: in which gradients travel to be summed.
     """
 
-    def __init__(self, name: str, weight: Tensor, borders: Sequence[int], group: Group) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, weight: Tensor, borders: Sequence[int], group: Group, gradient_dtype: torch.dtype
+    ) -> None:
+        self.name, self._gradient_dtype = name, gradient_dtype
         self._weight, self._group = weight.detach(), group
         firsts = deal_rows(len(borders) - 1, group.size)
         self._starts = [borders[first] - borders[0] for first in firsts]
@@ -45,7 +49,7 @@ class ReplicatedRows:
         """Sum the members' gradients into the owners' slots; `None` names no rows.
 
         Raises:
-            ConfigError: the gradient is dense.
+            ConfigError: the gradient is dense, or of a dtype that would be rounded on the way.
         """
         gradient = no_rows(self._weight) if gradient is None else gradient
         if not gradient.is_sparse:
@@ -54,7 +58,8 @@ class ReplicatedRows:
                 "a lookup that makes such, or take it out of `row_lazy`"
             )
         gradient = gradient if gradient.is_coalesced() else gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
+        check_width(self.name, gradient.dtype, self._gradient_dtype)
+        rows, values = gradient.indices()[0], gradient.values().to(self._gradient_dtype)
         send = self._per_owner(rows)
         receive = self._exchanged(send)
         travelling = [start_exchange(tensor, self._group, send, receive) for tensor in (rows, values)]

@@ -155,7 +155,9 @@ def deal(costs: Sequence[float], columns: Sequence[Sequence[int]], team: Team) -
     Returns:
         A member for each piece; ties go to the first piece and the first member.
     """
-    loads = [[(0.0, member) for member in range(column, len(team.ranks), team.columns)] for column in range(team.columns)]
+    loads = [
+        [(0.0, member) for member in range(column, len(team.ranks), team.columns)] for column in range(team.columns)
+    ]
     owners = [0] * len(costs)
     for piece in sorted(range(len(costs)), key=lambda piece: (-costs[piece], piece)):
         column = min(columns[piece], key=lambda column: loads[column][0])

@@ -1,135 +1,228 @@
-"""Gradients of table rows to the rows' owners, and the rows that changed back to all who hold them."""
+"""Embedding parallelism: the rows of the n-gram tables live on different processes and travel to who looks them up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from homegrown.config import ConfigError
-from homegrown.optim.slots import Slot, take_rows
-from homegrown.parallel.collectives import exchange, start_exchange
-from homegrown.parallel.exchange import check_width
-from homegrown.parallel.groups import Group
-from homegrown.parallel.pieces import deal_rows
-from homegrown.parallel.tree import tree_sum
+from homegrown.config import ModelConfig
+from homegrown.model.ngram import table_sizes
+from homegrown.parallel.collectives import exchange
+from homegrown.parallel.groups import Group, Groups
+from homegrown.parallel.planned import distinct
+from homegrown.parallel.rowsum import Addends, tree_rows
+
+# Shape suffixes: I ids looked up, U different ones among them, W width of a row, L leaves.
+
+
+class Piece(NamedTuple):
+    """Rows of a gradient: int64 global ids [U] and values [U, W]."""
+
+    ids: Tensor
+    values: Tensor
 
 
 class RowExchange:
-    """A table of which every member of a group holds the same rows, and whose gradients are rows.
+    """A lookup (`model.ngram.Lookup`) in a table whose rows are spread over a group.
 
-    Each member owns a run of the table's pieces. What travels are the rows that a step has used, with their numbers.
-    How many they are decides the sizes of the exchanges, so the host waits for the device; on the meta device, which
-    knows no numbers, members are taken to use as many rows of each owner, and no row twice.
+    Forward, each different id travels once from who needs it to its owner, and its row comes back. Backward, nothing
+    travels: gradients are kept by leaf, and `collect` sends those of a whole step to the rows' owners, who add them up.
+
+    A leaf is a micro-batch, the smallest addend of a gradient. All lookups of a leaf (for the trunk, for drafts) are
+    added up as autograd would; leaves then in the order of a binary tree (`tree`), whoever computed them. Processes
+    that share the rows of a batch hold parts of the same leaves, which are added up first.
 
     Args:
-        name: of the parameter.
-        weight: the rows that are here.
-        borders: rows of the whole table at which the pieces of these begin and end.
-        group: those who hold them.
-        gradient_dtype: in which gradients travel to be summed.
+        group: its members hold the rows.
+        borders: member r holds rows borders[r] .. borders[r + 1] − 1; the last border is the number of rows.
+        width: W.
+        sharing: how many ranks, from a multiple of it on, share the rows of a batch.
+        planned: for a dry run on tensors without numbers: all rows are equally likely to be looked up.
     """
 
     def __init__(
-        self, name: str, weight: Tensor, borders: Sequence[int], group: Group, gradient_dtype: torch.dtype
+        self, group: Group, borders: Sequence[int], width: int, sharing: int = 1, planned: bool = False
     ) -> None:
-        self.name, self._gradient_dtype = name, gradient_dtype
-        self._weight, self._group = weight.detach(), group
-        firsts = deal_rows(len(borders) - 1, group.size)
-        self._starts = [borders[first] - borders[0] for first in firsts]
-        self._start, stop = self._starts[group.rank : group.rank + 2]
-        own = borders[firsts[group.rank] : firsts[group.rank + 1] + 1]
-        master = self._weight[self._start : stop].to(torch.float32, copy=True)
-        self.slots = [Slot(name, master, own, weight.device)] if len(own) > 1 else []
-        self._changed: list[int] = []
+        if len(borders) != group.size + 1 or borders[0] != 0 or any(start > stop for start, stop in pairwise(borders)):
+            raise ValueError(f"borders of rows {list(borders)}: must rise from 0 and part {group.size} members")
+        self.group, self.borders, self.width, self.planned = group, list(borders), width, planned
+        self._batches = [rank // sharing - group.ranks[0] // sharing for rank in group.ranks]
+        self._places = [rank % sharing for rank in group.ranks]
+        self._places_each = 1 << (sharing - 1).bit_length()
+        self._leaf = 0
+        self._under_way: tuple[int, list[Piece]] = (0, [])
+        self._kept: dict[int, Piece] = {}
 
-    def reduce(self, gradient: Tensor | None) -> None:
-        """Sum the members' gradients into the owners' slots; `None` names no rows.
+    @property
+    def start(self) -> int:
+        """First row that is here."""
+        return self.borders[self.group.rank]
+
+    @property
+    def rows(self) -> int:
+        """Rows that are here."""
+        return self.borders[self.group.rank + 1] - self.start
+
+    def begin_leaf(self, number: int) -> None:
+        """Lookups from now on belong to leaf `number` of this process, from 0 in each step."""
+        self._leaf = number
+
+    def __call__(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Rows [..., W] of the whole table at int64 ids [...]; `table` is this member's part of it.
+
+        The table itself gets no gradient; see `collect`. All members call this equally often. The host waits once, for
+        the numbers of ids.
+        """
+        rows: Tensor = _Lookup.apply(table, ids, self, self._leaf)
+        return rows
+
+    def fetch(self, table: Tensor, ids_I: Tensor) -> Tensor:
+        """The lookup without a gradient: [I, W]."""
+        if self.group.size == 1:
+            return table.index_select(0, ids_I)
+        ordered, order = ids_I.sort(stable=True)
+        fresh = F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)[: len(ordered)]
+        number = fresh.cumsum(0)
+        which_I = torch.empty_like(order).index_copy_(0, order, number - 1)
+        before = F.pad(number, (1, 0))[torch.searchsorted(ordered, self._borders(ids_I))]
+        supposed = ([self._distinct(len(ids_I), member)] for member in range(self.group.size))
+        send, receive = self._counts(before.diff()[:, None], supposed)
+        sent, received = [sum(row) for row in send], [sum(row) for row in receive]
+        asked_U = ordered[(~fresh).to(torch.uint8).argsort(stable=True)[: sum(sent)]]
+        wanted = exchange(asked_U, self.group, sent, received)
+        rows_UW = exchange(table.index_select(0, wanted - self.start), self.group, received, sent)
+        return rows_UW.index_select(0, which_I)
+
+    def keep(self, leaf: int, piece: Piece) -> None:
+        """Note a part of a leaf's gradient; ids may be repeated."""
+        if leaf != self._under_way[0]:
+            self._finish()
+            self._under_way = (leaf, [])
+        self._under_way[1].append(piece)
+
+    def collect(self, leaves: int) -> Tensor:
+        """The gradient of the rows that are here, summed over the leaves of all members; those are then forgotten.
+
+        All members call this at the end of a step.
+
+        Args:
+            leaves: of each member in this step.
+
+        Returns:
+            Coalesced sparse [rows here, W], in float32 or wider.
 
         Raises:
-            ConfigError: the gradient is dense, or of a dtype that would be rounded on the way.
+            ValueError: there were other leaves.
         """
-        gradient = no_rows(self._weight) if gradient is None else gradient
-        if not gradient.is_sparse:
-            raise ConfigError(
-                f"parameter {self.name!r}: a row-lazy table on several ranks needs sparse gradients; look rows up with "
-                "a lookup that makes such, or take it out of `row_lazy`"
-            )
-        gradient = gradient if gradient.is_coalesced() else gradient.coalesce()
-        check_width(self.name, gradient.dtype, self._gradient_dtype)
-        rows, values = gradient.indices()[0], gradient.values().to(self._gradient_dtype)
-        send = self._per_owner(rows)
-        receive = self._exchanged(send)
-        travelling = [start_exchange(tensor, self._group, send, receive) for tensor in (rows, values)]
-        rows, values = (pending.wait() for pending in travelling)
-        for slot in self.slots:
-            slot.gradient = self._sum(rows - self._start, values, receive, slot.master.shape)
-        used = sum(len(_indices(slot)) for slot in self.slots)
-        self._changed = self._exchanged([used] * self._group.size)
-
-    def publish(self) -> None:
-        """Round the rows that the last reduction named from their owners' masters into all members' weights."""
-        rows = [_indices(slot) for slot in self.slots]
-        self._spread(torch.cat(rows) if rows else self._new_rows(0), self._changed)
-
-    def publish_all(self) -> None:
-        """Round all rows from their owners' masters into all members' weights."""
-        counts = [stop - start for start, stop in pairwise(self._starts)]
-        self._spread(self._new_rows(counts[self._group.rank]), counts)
-
-    def _spread(self, rows: Tensor, counts: list[int]) -> None:
-        """Send these rows of this owner to everybody, and take those of all owners."""
-        members = self._group.size
-        values = self._weight.new_empty(0, *self._weight.shape[1:])
-        for slot in self.slots:
-            values = take_rows(slot.master, rows).to(self._weight.dtype)
-        send = [len(rows)] * members
-        numbers = (rows + self._start).repeat(members)
-        travelling = [
-            start_exchange(tensor, self._group, send, counts)
-            for tensor in (numbers, values.repeat(members, *[1] * (values.ndim - 1)))
-        ]
-        numbers, values = (pending.wait() for pending in travelling)
-        self._weight.index_copy_(0, numbers, values)
-
-    def _sum(self, rows: Tensor, values: Tensor, counts: list[int], shape: torch.Size) -> Tensor:
-        if rows.is_meta:
-            return _sparse(rows, values, shape)
-        parts = zip(rows.split(counts), values.split(counts), strict=True)
-        return tree_sum([_sparse(of, value, shape) for of, value in parts])
-
-    def _per_owner(self, rows: Tensor) -> list[int]:
-        """How many of these ascending rows each member owns."""
-        if rows.is_meta:
-            stops = [len(rows) * (member + 1) // self._group.size for member in range(self._group.size)]
+        self._finish()
+        if any(leaf not in range(leaves) for leaf in self._kept) or not self._kept:
+            raise ValueError(f"gradients of leaves {sorted(self._kept)} in a step of {leaves} leaves, from 0")
+        some = next(iter(self._kept.values()))
+        none = Piece(some.ids[:0], some.values[:0])
+        addends = self._return([self._kept.get(leaf, none) for leaf in range(leaves)])
+        self._kept.clear()
+        self._leaf = 0
+        if self.planned:
+            count = math.floor(distinct(len(addends.ids), self.rows))
+            ids, values = addends.ids[:count], addends.values[:count].to(torch.float32)
         else:
-            stops = torch.searchsorted(rows, torch.tensor(self._starts[1:], device=rows.device)).tolist()
-        return [stop - start for start, stop in pairwise([0, *stops])]
+            last = (self._batches[-1] + 1) * leaves * self._places_each
+            ids, values = tree_rows(addends, last)
+        return torch.sparse_coo_tensor(
+            ids[None], values, (self.rows, self.width), is_coalesced=True, check_invariants=False
+        )
 
-    def _exchanged(self, counts: list[int]) -> list[int]:
-        """What each member counted for this one."""
-        if self._weight.is_meta:
-            return counts
-        ones = [1] * self._group.size
-        return exchange(torch.tensor(counts, device=self._weight.device), self._group, ones, ones).tolist()
+    def _return(self, pieces: list[Piece]) -> Addends:
+        """Send the leaves' gradients to their owners; those of the rows that are here, numbered by leaf."""
+        borders = self._borders(pieces[0].ids)
+        sent_MS = torch.stack([torch.searchsorted(piece.ids, borders).diff() for piece in pieces], dim=1)
+        supposed = ([self._distinct(len(piece.ids), member) for piece in pieces] for member in range(self.group.size))
+        send, receive = self._counts(sent_MS, supposed)
+        sent, received = [sum(row) for row in send], [sum(row) for row in receive]
+        ids, values = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        # By owner, then leaf, then id.
+        order = torch.searchsorted(borders[1:], ids, right=True).argsort(stable=True)[: sum(sent)]
+        ids = exchange(ids[order], self.group, sent, received) - self.start
+        values = exchange(values.index_select(0, order), self.group, sent, received)
+        numbers = [
+            (batch * len(pieces) + leaf) * self._places_each + place
+            for batch, place in zip(self._batches, self._places, strict=True)
+            for leaf in range(len(pieces))
+        ]
+        counts = torch.tensor([count for row in receive for count in row], device=ids.device)
+        number = torch.tensor(numbers, device=ids.device)
+        return Addends(ids, number.repeat_interleave(counts, output_size=sum(received)), values)
 
-    def _new_rows(self, count: int) -> Tensor:
-        return torch.arange(count, device=self._weight.device)
+    def _counts(self, counts_ML: Tensor, supposed: Iterable[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Rows to each member by leaf, and from each, on the host. Each member is told how many come from here."""
+        ones = [1] * self.group.size
+        received = exchange(counts_ML, self.group, ones, ones)
+        if self.planned:
+            send = list(supposed)
+            return send, [send[self.group.rank]] * self.group.size
+        host_send, host_receive = torch.stack((counts_ML, received)).tolist()
+        return host_send, host_receive
+
+    def _finish(self) -> None:
+        """Add up the pieces of the leaf under way: none will follow while another leaf's arrive."""
+        leaf, pieces = self._under_way
+        if pieces:
+            before = [self._kept[leaf]] if leaf in self._kept else []
+            self._kept[leaf] = self._merged(before + pieces)
+            self._under_way = (leaf, [])
+
+    def _merged(self, pieces: list[Piece]) -> Piece:
+        if self.planned:
+            ids, values = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+            count = math.floor(distinct(len(ids), self.borders[-1]))
+            return Piece(ids[:count], values[:count])
+        # Sparse tensors add up as they do in autograd, in the same order and so to the same bits.
+        shape = (self.borders[-1], self.width)
+        total, *rest = (
+            torch.sparse_coo_tensor(piece.ids[None], piece.values, shape, check_invariants=False) for piece in pieces
+        )
+        for addend in rest:
+            total = total + addend
+        total = total.coalesce()
+        return Piece(total.indices()[0], total.values())
+
+    def _distinct(self, ids: int, member: int) -> int:
+        """Of so many ids, how many different ones a member's rows can be expected to answer; adds up over members."""
+        each = distinct(ids, self.borders[-1]) / self.borders[-1]
+        return math.floor(each * self.borders[member + 1]) - math.floor(each * self.borders[member])
+
+    def _borders(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.borders, device=like.device)
 
 
-def no_rows(table: Tensor) -> Tensor:
-    """A sparse gradient of a table that names no rows."""
-    rows = torch.zeros(0, dtype=torch.int64, device=table.device)
-    return _sparse(rows, table.new_zeros(0, *table.shape[1:]), table.shape)
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor, rows: RowExchange, leaf: int) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.rows, ctx.leaf = rows, leaf
+        return rows.fetch(table, ids.flatten()).view(*ids.shape, rows.width)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None]:
+        # Once per lookup, whatever is recomputed: a lookup that is made again has no backward of its own.
+        ctx.rows.keep(ctx.leaf, Piece(ctx.saved_tensors[0].flatten(), grad.flatten(0, -2)))
+        return None, None, None, None
 
 
-def _sparse(rows: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
-    return torch.sparse_coo_tensor(rows[None], values, tuple(shape), check_invariants=False, is_coalesced=True)
+def row_exchange(groups: Groups, model: ModelConfig, planned: bool = False) -> RowExchange:
+    """The lookup of the n-gram tables under a layout, for a rank of the stage that holds them."""
+    name, shape = "ngram_embeddings.table", _table_shape(model)
+    group, layout = groups["embp"], groups.layout
+    shards = [layout.shard(name, shape, rank, model) for rank in group.ranks]
+    borders = [0, *(shard.stop for shard in shards if shard is not None)]
+    return RowExchange(group, borders, shape[1], groups["sequence"].size, planned)
 
 
-def _indices(slot: Slot) -> Tensor:
-    if slot.gradient is None:
-        raise ConfigError(f"parameter {slot.name!r}: its rows were not reduced before they are published")
-    return slot.gradient.indices()[0]
+def _table_shape(model: ModelConfig) -> tuple[int, int]:
+    return sum(table_sizes(model.ngram, model.vocab_size)), model.hidden_size // model.ngram.tables

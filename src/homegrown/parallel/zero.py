@@ -21,14 +21,14 @@ from homegrown.config import ConfigError, ModelConfig, OptimConfig, require
 from homegrown.optim import Group as OptimGroup
 from homegrown.optim import group_of
 from homegrown.optim.norm import norm, piece_norms
-from homegrown.optim.rules import Member, make_rules
+from homegrown.optim.rules import make_rules
 from homegrown.optim.slots import Slot, WeightSlot
 from homegrown.parallel.collectives import all_reduce
 from homegrown.parallel.exchange import BUCKET_BYTES
+from homegrown.parallel.gradients import make_routes, no_gradient
 from homegrown.parallel.groups import Groups
 from homegrown.parallel.layout import Layout
 from homegrown.parallel.pieces import Piece, model_shapes, piece_borders
-from homegrown.parallel.routes import Routes, make_routes, no_gradient
 
 
 def build_optimizer(
@@ -88,9 +88,7 @@ class ShardedOptimizer:
         self._device = next(iter(parameters.values())).device
         self._gradient_dtype = gradient_dtype
         self._shapes = {name: _whole_shape(name, weight, groups, model_config) for name, weight in parameters.items()}
-        self._group_of = {
-            name: group_of(name, shape, config, model_config) for name, shape in self._shapes.items()
-        }
+        self._group_of = {name: group_of(name, shape, config, model_config) for name, shape in self._shapes.items()}
         self._first = _first_pieces(config, model_config)
         self._routes = make_routes(
             self._parameters, self._shapes, self._group_of, groups, model_config,
@@ -163,7 +161,7 @@ class ShardedOptimizer:
     @torch.no_grad()
     def step(self, lr_factor: float, grad_scale: Tensor | None = None, keep: Tensor | None = None) -> None:
         """Update every parameter that has a gradient, and bring the new weights to all ranks that hold them. The host
-        never waits for the device (but see `AdamW` and `RowExchange` for sparse gradients). Gradients may be
+        never waits for the device (but see `AdamW` and `ReplicatedRows` for sparse gradients). Gradients may be
         overwritten.
 
         Args:
@@ -205,8 +203,21 @@ class ShardedOptimizer:
             for slot in member.rule.slots:
                 for kind, tensor in member.rule.state(slot).items():
                     pieces = tensor.unbind() if kind == "step" else slot.cut(tensor)
-                    kept |= {f"{key}/{kind}": piece for (key, _), piece in zip(_keyed(slot, slot.master), pieces, strict=True)}
+                    kept |= {
+                        f"{key}/{kind}": piece
+                        for (key, _), piece in zip(_keyed(slot, slot.master), pieces, strict=True)
+                    }
         return kept
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Summed gradients of the pieces owned here, dense, by `{parameter}@{first row}:{last row}`; between `reduce`
+        and `step`."""
+        found: dict[str, Tensor] = {}
+        for slot in self._slots():
+            if slot.gradient is not None:
+                gradient = slot.gradient.to_dense() if slot.gradient.is_sparse else slot.gradient
+                found |= dict(_keyed(slot, gradient))
+        return found
 
     @torch.no_grad()
     def loaded(self) -> None:
@@ -238,9 +249,15 @@ class ShardedOptimizer:
         """
         owned = [slot for slot in self._slots() if not isinstance(slot, WeightSlot)]
         trained = {name: self._parameters[name] for name in self._trained if not self._routes.is_lazy(name)}
-        state = [tensor for member in self._members for slot in member.rule.slots for tensor in member.rule.state(slot).values()]
+        state = [
+            tensor
+            for member in self._members
+            for slot in member.rule.slots
+            for tensor in member.rule.state(slot).values()
+        ]
         masters = [
-            slot.master for slot in self._slots()
+            slot.master
+            for slot in self._slots()
             if not (isinstance(slot, WeightSlot) and slot.master.dtype == slot.weight.dtype)
         ]
         return {

@@ -60,8 +60,9 @@ ROWS = 8
 """Windows of a pass."""
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
-"""(tokens [B, L + 1], target [B, L]), both int64 and on the host -> summed cross-entropy in nats of the
-targets that are not −1. Rows are documents, or windows of them, from their first token; what follows a row's last target is filling."""
+"""(tokens [B, L + 1], target [B, L]), both int64 and on the host -> summed cross-entropy in nats of the targets that
+are not −1. Rows are documents, or windows of them, from their first token; what follows a row's last target is
+filling."""
 
 
 def scorer_of(model: Longcat) -> Scorer:

@@ -15,10 +15,17 @@ from torch import Tensor
 from homegrown import device as devices
 from homegrown.config import ConfigError, TrainConfig, build, read_toml, require, to_table, to_toml
 from homegrown.config.atomic import write_text
-from homegrown.data import Batches, DatasetError, TokenDataset
-from homegrown.ledger import Ledger, MetricsWriter
-from homegrown.model import Longcat, ParameterCount, count, sparse_lookup
-from homegrown.parallel.zero import build_optimizer
+from homegrown.data import Batch, Batches, DatasetError, TokenDataset
+from homegrown.ledger import Ledger, MetricsWriter, SilentLedger, SilentMetrics
+from homegrown.model import Longcat, ParameterCount, count
+from homegrown.parallel import flight
+from homegrown.parallel.assembly import Assembly
+from homegrown.parallel.collectives import gather_objects
+from homegrown.parallel.groups import Groups
+from homegrown.parallel.layout import settle
+from homegrown.parallel.parts import fill, load_shards
+from homegrown.parallel.world import World, join
+from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import Checkpoints, Manifest, Report
 from homegrown.train.environment import environment

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from homegrown.config import ModelConfig, TrainConfig
 from homegrown.data import Batch
-from homegrown.model import Longcat
 from homegrown.optim import lr_factor
+from homegrown.parallel.assembly import Assembly
+from homegrown.parallel.collectives import all_reduce
+from homegrown.parallel.leaves import Leaves
+from homegrown.parallel.tree import Accumulator
 from homegrown.parallel.zero import ShardedOptimizer
+from homegrown.train.checkpoint.keys import Key, router_key
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor, health_ratios
 from homegrown.train.losses import (
@@ -58,9 +62,19 @@ class StepResult:
 class Stepper:
     """A rank's part of the model, its optimizer and the controllers, moved on one global batch at a time.
 
-    def __init__(self, model: Longcat, optimizer: ShardedOptimizer, config: TrainConfig, device: torch.device) -> None:
-        self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
-        self.controller = BiasController(model, config.controller)
+    Args:
+        assembly: the parts of the model that live here, and how they are wired.
+        optimizer: of their parameters.
+        config: the run.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, assembly: Assembly, optimizer: ShardedOptimizer, config: TrainConfig, device: torch.device
+    ) -> None:
+        self.assembly, self.optimizer, self.config, self.device = assembly, optimizer, config, device
+        self.portion = assembly.portion or WholeRows()
+        self.controller = BiasController(assembly.routers(), config.model, config.controller)
         self.guard = StepGuard(config.guard, device)
         self._leaves = Leaves()
 
@@ -92,7 +106,6 @@ class Stepper:
         self.optimizer.reduce(plan.trains)
         terms, counts, health = work.totals(assembly)
 
-        self.optimizer.reduce()
         norm = self.optimizer.grad_norm()
         if self._draft_begins(step):
             self.guard.forget()
@@ -124,18 +137,51 @@ class Stepper:
         limit = self.config.optim.clip_norm
         return (limit / norm.clamp(min=limit)).to(torch.float32) if limit > 0 else None
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything a continued run needs, by flat name: weights and biases, optimizer state, the guard's range."""
-        state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        state |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state().items()}
-        return state | {f"guard/{name}": tensor for name, tensor in self.guard.state_dict().items()}
+    def wanted(self) -> dict[str, Tensor]:
+        """Everything this rank needs to continue, by the keys of checkpoints: the tensors themselves. Whoever writes
+        into them calls `loaded`."""
+        routers = {router_key(layer): bias.e_score_correction_bias for layer, bias in self.assembly.routers().items()}
+        guard = {f"guard/{name}": tensor for name, tensor in self.guard.state_dict().items()}
+        return self.optimizer.state() | routers | guard
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved state."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "guard": {}}
-        for name, tensor in state.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.optimizer.load(parts["optimizer"])
-        self.guard.load_state_dict(parts["guard"])
+    def owned(self) -> dict[str, Tensor]:
+        """What of it this rank writes: of all ranks' together, everything once."""
+        layout, rank = self.assembly.layout, self.assembly.rank
+        return {
+            key: tensor
+            for key, tensor in self.wanted().items()
+            if Key.parse(key) is not None or (rank == 0 if key.startswith("guard/") else layout.token_rank(rank) == 0)
+        }
+
+    def loaded(self) -> None:
+        """Continue from what was written into `wanted`. Collective."""
+        self.optimizer.loaded()
+
+
+class _Work:
+    """What the micro-batches of a step report, added up here and then over all processes."""
+
+    def __init__(self, model: ModelConfig, plan: LossPlan, device: torch.device) -> None:
+        choices = model.n_routed_experts + model.zero_expert_num
+        self._health = HealthMonitor(model, plan, device)
+        self._counts = torch.zeros(model.num_layers, choices, dtype=torch.int64, device=device)
+        self._terms: dict[int, Accumulator] = {}
+
+    def watch(self, number: int, layers: Iterable[int], out: PartOutput) -> None:
+        """Note what part `number` made of a micro-batch, before its backward pass."""
+        layers = list(layers)
+        self._health.watch(layers, out.routing, out.balance)
+        self._terms.setdefault(number, Accumulator()).push(out.terms)
+        # Counted here, once per token, whatever is recomputed in the backward pass.
+        for layer, routing in zip(layers, out.routing, strict=True):
+            self._counts[layer] += routing.counts
+
+    def totals(self, assembly: Assembly) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Loss terms, expert counts and router health of the global batch."""
+        parts = [total for accumulator in self._terms.values() if (total := accumulator.total()) is not None]
+        terms, counts, pulls = torch.stack(parts).sum(0), self._counts, self._health.pulls
+        # Every process that shares a row knows the whole micro-batch's balance factors.
+        pulls[1] /= assembly.groups["sequence"].size
+        for group in (assembly.groups["tokens"], assembly.groups["pp"]):
+            terms, counts, pulls = (all_reduce(item, group) for item in (terms, counts, pulls))
+        return dict(zip(TERMS, terms.unbind(), strict=True)), counts, health_ratios(pulls)
