@@ -203,7 +203,8 @@ def test_the_guard_lets_the_draft_head_join(dataset, start):
 def controlled(**changes: Any) -> tuple[Longcat, BiasController]:
     model = Longcat(tiny.model_config())
     model.init_weights(0)
-    return model, BiasController(model, ControllerConfig(**changes))
+    routers = dict(enumerate(model.routers()))
+    return model, BiasController(routers, model.config, ControllerConfig(**changes))
 
 
 def biases(model: Longcat) -> np.ndarray:

@@ -49,7 +49,7 @@ def test_a_run_in_bfloat16_exports_its_weights_or_its_masters(dataset: TokenData
     config = tiny.replaced(tiny.train_config(dataset.path, tmp_path / "run", steps=2), precision="bfloat16")
     run = open_run(config)
     for step in (1, 2):
-        run.bench.stepper.step(step, run.bench.batches.batch(step - 1))
+        run.bench.stepper.step(step, run.bench.batch(step - 1))
     run.step = 2
     run.save()
     run.close()
@@ -59,10 +59,11 @@ def test_a_run_in_bfloat16_exports_its_weights_or_its_masters(dataset: TokenData
 
     export_checkpoint(tmp_path / "run", tmp_path / "masters", dtype=torch.float32)
     exported, _ = homegrown.load(tmp_path / "masters")
-    state = run.bench.stepper.state_dict()
     name = "embed_tokens.weight"
-    assert torch.equal(exported.state_dict()[name], state[f"optimizer/{name}/master"])
-    assert not torch.equal(state[f"optimizer/{name}/master"], state[f"model/{name}"].float())
+    weight = run.model.state_dict()[name]
+    master = run.bench.stepper.wanted()[f"{name}@0:{len(weight)}/master"]
+    assert torch.equal(exported.state_dict()[name], master)
+    assert not torch.equal(master, weight.float())
 
 
 def cut(tensors: dict[str, Tensor], rows: int) -> dict[str, Tensor]:

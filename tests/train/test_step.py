@@ -109,6 +109,9 @@ class Recorder:
     def __init__(self, model: Longcat) -> None:
         self.model, self.gradients = model, {}
 
+    def reduce(self, *arguments: Any) -> None:
+        pass
+
     def grad_norm(self) -> Tensor:
         return torch.ones(())
 
@@ -122,12 +125,9 @@ class Recorder:
 
 def one_step(config: TrainConfig, batch: Batch, dtype: torch.dtype) -> tuple[StepResult, dict[str, Tensor]]:
     """A step of fresh weights in `dtype`, and its gradients."""
-    model = Longcat(config.model)
-    model.init_weights(config.seed)
-    model.cast(dtype)
-    model.recompute = config.recompute == "full"
-    recorder = Recorder(model)
-    return Stepper(model, recorder, config, torch.device("cpu")).step(1, batch), recorder.gradients
+    bench = Workbench(tiny.replaced(config, precision=str(dtype).removeprefix("torch.")))
+    recorder = Recorder(bench.model)
+    return Stepper(bench.assembly, recorder, config, bench.device).step(1, batch), recorder.gradients
 
 
 def batch_of(config: TrainConfig) -> Batch:
@@ -315,9 +315,11 @@ def test_bfloat16_steps_keep_float32_masters(dataset: TokenDataset):
     config = tiny.train_config(dataset.path, precision="bfloat16")
     straight = Workbench(config)
     steps(straight, 2)
-    saved = {name: tensor.clone() for name, tensor in straight.stepper.state_dict().items()}
+    saved = {name: tensor.clone() for name, tensor in straight.stepper.wanted().items()}
     continued = Workbench(config)
-    continued.stepper.load_state_dict(saved)
+    for name, tensor in continued.stepper.wanted().items():
+        tensor.copy_(saved[name])
+    continued.stepper.loaded()
     assert bits(steps(straight, 5, 3)) == bits(steps(continued, 5, 3))
     assert changed(state(straight), state(continued)) == []
     assert any(name.endswith("/master") for name in saved)

@@ -84,7 +84,7 @@ class Workbench:
             dict(self.assembly.named_parameters()), self.groups, config.optim, config.model, features.bf16_fast,
             ("n-gram tables",) if config.optim.ngram_rows == "lazy" else (),
             # Sums over several leaves are kept wider than a weight, and travel so.
-            gradient_dtype=None if leaves == 1 else torch.float32,
+            gradient_dtype=None if leaves == 1 else torch.promote_types(self.dtype, torch.float32),
         )  # fmt: skip
         self.stepper = Stepper(self.assembly, optimizer, config, self.device)
 
