@@ -7,6 +7,7 @@ vendor's package is imported here. The host's side is in `host`, energy in `ener
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ __all__ = [
     "available",
     "collective_backend",
     "collective_backends",
+    "connect_when_used",
     "describe",
     "has_sparse",
     "host_zeros",
@@ -128,6 +130,14 @@ def collective_backends(device: torch.device) -> str:
     if device.type == "cpu":
         return host_backend
     return f"cpu:{host_backend},{device.type}:{collective_backend(device)}"
+
+
+def connect_when_used() -> None:
+    """Let the CPU's collective backend connect two processes when they first talk, not all with all from the start.
+
+    For groups made from now on in this process. Tens of thousands of processes cannot hold a connection to each other.
+    """
+    os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
 
 
 def seed_all(seed: int) -> None:

@@ -287,7 +287,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     with swiglu_with(flipped):
         assert main([*quick, "--like", str(file)]) == 1
     out, err = capsys.readouterr()
-    assert out == "verdict: not fit to train, 1 fault (1 process)\n" or ", 1 warning" in out
+    assert out.startswith("verdict: not fit to train, 1 fault")
     assert "fault  rank 0: computes other bits than" in err
 
 

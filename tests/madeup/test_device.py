@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from homegrown.bench.doctor.report import read
 from homegrown.config import to_toml
 
 from .. import madeup
@@ -31,6 +32,20 @@ def test_on_the_made_up_device(outcomes: list[dict[str, str]], name: str) -> Non
         assert found[name] == "", f"rank {rank}:\n{found[name]}"
 
 
+@pytest.mark.slow
+def test_the_self_test_finds_it_sound(tmp_path: Path) -> None:
+    """`homegrown doctor` under torchrun: its kernels, its collectives, and the plugin's name and version."""
+    file = tmp_path / "report.json"
+    command = ["torchrun", "--nproc-per-node", "2", "--module", "homegrown", "doctor", "--quick", "--json", str(file)]
+    variables = {**os.environ, **madeup.environment(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    nodes = read(file).nodes
+    assert [(node.origin.device["type"], node.origin.versions["abacus"]) for node in nodes] == [("abacus", "1.0")] * 2
+    assert {result.size for node in nodes for result in node.collectives} == {2}
+
+
+@pytest.mark.slow
 def test_a_whole_run_leaves_the_same_files(tmp_path: Path) -> None:
     """`homegrown train` with `device = "auto"`: checkpoints and export have the CPU's bytes."""
     dataset = tiny.write_tokens(tiny.write_corpus(tmp_path / "corpus"), tmp_path / "data")

@@ -22,6 +22,9 @@ TIMEOUT_S = 600.0
 """How long processes wait for one another, at the start and in a collective, unless told otherwise: a host may read a
 checkpoint for minutes before it arrives."""
 
+MANY = 256
+"""In larger worlds the hosts' processes connect only when they talk."""
+
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _NEEDED = (*_NUMBERS, "MASTER_ADDR", "MASTER_PORT")
 
@@ -70,6 +73,8 @@ def join(device: str = "auto", timeout_s: float = TIMEOUT_S) -> World:
         wait = timedelta(seconds=timeout_s)
         store = _reach(place, wait)
         _meet(store, place, wait)
+        if world.size > MANY:
+            devices.connect_when_used()
         backend = devices.collective_backends(world.device)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=wait)
     return world
