@@ -50,7 +50,7 @@ class RowExchange:
         self, group: Group, borders: Sequence[int], width: int, sharing: int = 1, planned: bool = False
     ) -> None:
         if len(borders) != group.size + 1 or borders[0] != 0 or any(start > stop for start, stop in pairwise(borders)):
-            raise ValueError(f"borders of rows {list(borders)}: must ascend from 0 and part {group.size} members")
+            raise ValueError(f"borders of rows {list(borders)}: must rise from 0 and part {group.size} members")
         self.group, self.borders, self.width, self.planned = group, list(borders), width, planned
         self._batches = [rank // sharing - group.ranks[0] // sharing for rank in group.ranks]
         self._places = [rank % sharing for rank in group.ranks]
