@@ -39,11 +39,12 @@ def table(dtype: torch.dtype) -> Tensor:
 
 
 def lookups(leaf: int) -> list[Tensor]:
-    """Ids of the lookups of a leaf (global number): a large one, full of repetitions, and a small one. The first and
-    the last row of every process are among them."""
+    """Ids of the lookups of a leaf (global number): a large one, full of repetitions, and two small ones. The first
+    and the last row of every process are among them."""
     edges = torch.tensor([*BORDERS[:-1], *(border - 1 for border in BORDERS[1:])])
     skewed = torch.randint(0, ROWS, (80,), generator=seeded(leaf)) ** 2 // ROWS
-    return [torch.cat((skewed, edges)).view(2, -1), torch.randint(0, ROWS, (1, 20), generator=seeded(100 + leaf))]
+    small = torch.randint(0, ROWS // 4, (2, 2, 20), generator=seeded(100 + leaf))
+    return [torch.cat((skewed, edges)).view(2, -1), *small]
 
 
 def weights(leaf: int, dtype: torch.dtype) -> list[Tensor]:

@@ -23,8 +23,8 @@ class ExpertDispatcher:
     """Exact, dropless dispatch (`model.router.Dispatcher`) over one group: an all-to-all there and one back.
 
     A token goes once to each member that holds experts it chose, however many; there its experts' outputs are weighted
-    and summed, and one row comes back, which is added to those of other members in the members' order. Zero experts
-    and padding never travel.
+    and summed, and one row comes back, which is added to those of other members in the members' order. What chose zero
+    experts only, such as padding, never travels.
 
     Traffic starts in `send` and `compute` and is waited for in `compute` and `receive`; in the backward pass gradients
     start in `receive` and `compute` and are waited for in `compute` and `send`. The sublayers between run meanwhile.

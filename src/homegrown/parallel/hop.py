@@ -107,7 +107,9 @@ class _Dispatch(torch.autograd.Function):
         cards = _card_dtype(x_NH, gate_NK)
         gates = torch.cat((gate_NK.to(cards).flatten(), gate_NK.new_zeros(1, dtype=cards)))
         number_MW, gate_MW = route.number_MW.to(cards), gates[route.pair_MW]
-        trip.depart(_pack(x_NH.index_select(0, route.token_M), torch.cat((number_MW, gate_MW), dim=1)))
+        message = _message(x_NH, torch.cat((number_MW, gate_MW), dim=1))
+        torch.index_select(x_NH, 0, route.token_M, out=message[:, : x_NH.shape[1]])
+        trip.depart(message)
         ctx.save_for_backward(route.pair_MW, route.by_token_M, route.start_N)
         ctx.trip, ctx.width, ctx.cards, ctx.gates = trip, x_NH.shape[1], cards, gate_NK.shape
         ctx.gate_dtype = gate_NK.dtype
@@ -135,7 +137,9 @@ class _Arrival(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_RH: Tensor, _: Any, grad_RW: Tensor) -> tuple[Tensor, None, None, None]:
-        ctx.trip.turn_back(_pack(grad_RH, grad_RW))
+        message = _message(grad_RH, grad_RW)
+        message[:, : grad_RH.shape[1]] = grad_RH
+        ctx.trip.turn_back(message)
         return grad_RH.new_zeros(()), None, None, None
 
 
@@ -172,9 +176,14 @@ def _card_dtype(x_NH: Tensor, gate_NK: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(x_NH.dtype, gate_NK.dtype), torch.float32)
 
 
-def _pack(rows_MH: Tensor, card_MC: Tensor) -> Tensor:
-    return torch.cat((rows_MH, card_MC.contiguous().view(rows_MH.dtype)), dim=1)
+def _message(like_H: Tensor, card_MC: Tensor) -> Tensor:
+    """Cards with room before each for a row."""
+    bits = card_MC.contiguous().view(like_H.dtype)
+    message = like_H.new_empty(bits.shape[0], like_H.shape[1] + bits.shape[1])
+    message[:, like_H.shape[1] :] = bits
+    return message
 
 
-def _unpack(packed: Tensor, width: int, cards: torch.dtype) -> tuple[Tensor, Tensor]:
-    return packed[:, :width], packed[:, width:].contiguous().view(cards)
+def _unpack(message: Tensor, width: int, cards: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rows and cards."""
+    return message[:, :width], message[:, width:].contiguous().view(cards)
