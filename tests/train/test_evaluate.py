@@ -9,7 +9,7 @@ import torch
 
 from homegrown.data import Split, TokenDataset
 from homegrown.model import Longcat
-from homegrown.train.evaluate import Score, evaluate
+from homegrown.train.evaluate import Score, evaluate, scorer_of
 
 from . import tiny
 
@@ -60,14 +60,14 @@ def test_every_token_is_scored_once(model, short_held, seq_len):
     lengths = [len(held.document(index)) for index in range(held.documents)]
     assert min(lengths) < 16 < 40 < max(lengths)
     passes: list[int] = []
-    score = evaluate(model, held, seq_len, progress=passes.append)
+    score = evaluate(scorer_of(model), held, seq_len, progress=passes.append)
     costs = [cost for window in brute_force(model, held, seq_len).values() for cost in window]
     nats, count = math.fsum(costs), len(costs)
     assert score.tokens == count == held.tokens - held.documents == sum(passes)
     assert score.nats == pytest.approx(nats, rel=1e-10)
     assert score.documents == held.documents
     for rows in (1, 3):
-        assert evaluate(model, held, seq_len, rows=rows).nats == pytest.approx(nats, rel=1e-10)
+        assert evaluate(scorer_of(model), held, seq_len, rows=rows).nats == pytest.approx(nats, rel=1e-10)
 
 
 def test_a_limit_takes_windows_from_all_over_the_split(model, short_held):
@@ -75,14 +75,14 @@ def test_a_limit_takes_windows_from_all_over_the_split(model, short_held):
     windows = list(brute_force(model, held, 16).items())
     total = sum(len(costs) for _, costs in windows)
     every = 3
-    score = evaluate(model, held, 16, max_tokens=-(-total // every))
+    score = evaluate(scorer_of(model), held, 16, max_tokens=-(-total // every))
     chosen = windows[every // 2 :: every]
     assert score.tokens == sum(len(costs) for _, costs in chosen) < total / 2
     assert score.nats == pytest.approx(math.fsum(cost for _, costs in chosen for cost in costs), rel=1e-10)
     assert score.documents == len({document for (document, _), _ in chosen})
     each = [held.document_bytes(document) / (len(held.document(document)) - 1) for document in range(held.documents)]
     assert score.text_bytes == round(sum(each[document] * len(costs) for (document, _), costs in chosen))
-    assert evaluate(model, held, 16, max_tokens=held.tokens + 1) == evaluate(model, held, 16)
+    assert evaluate(scorer_of(model), held, 16, max_tokens=held.tokens + 1) == evaluate(scorer_of(model), held, 16)
 
 
 def test_bits_per_byte_counts_the_bytes_of_the_text(model, short_held):
@@ -92,7 +92,7 @@ def test_bits_per_byte_counts_the_bytes_of_the_text(model, short_held):
     with torch.no_grad():
         blind.lm_head.weight.zero_()
     held = short_held.held
-    score = evaluate(blind, held, 16)
+    score = evaluate(scorer_of(blind), held, 16)
     text_bytes = sum(len(text) for text in short_held.texts("held"))
     assert score.text_bytes == text_bytes
     vocabulary = blind.config.vocab_size
@@ -108,6 +108,6 @@ def test_score_definitions():
 
 def test_scoring_changes_nothing(model, short_held):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert evaluate(model, short_held.held, 16) == evaluate(model, short_held.held, 16)
+    assert evaluate(scorer_of(model), short_held.held, 16) == evaluate(scorer_of(model), short_held.held, 16)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

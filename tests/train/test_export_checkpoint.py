@@ -74,9 +74,9 @@ def cut(tensors: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
         if key is None or key.kind == "step":
             pieces[text] = tensor
             continue
-        for start in range(0, key.stop, rows):
+        for start in range(key.start, key.stop, rows):
             stop = min(start + rows, key.stop)
-            pieces[piece_key(key.name, start, stop, key.kind)] = tensor[start:stop]
+            pieces[piece_key(key.name, start, stop, key.kind)] = tensor[start - key.start : stop - key.start]
     return pieces
 
 

@@ -20,7 +20,7 @@ from homegrown.ledger import Ledger, read_metrics
 from homegrown.model import Longcat, count
 from homegrown.train.callbacks import MetricsLog
 from homegrown.train.checkpoint import Key, load_checkpoint, load_newest
-from homegrown.train.evaluate import evaluate
+from homegrown.train.evaluate import evaluate, scorer_of
 from homegrown.train.run import open_run
 from homegrown.train.trainer import train
 
@@ -28,7 +28,8 @@ from . import tiny
 
 TRAIN_KEYS = {
     "kind", "step", "tokens", "elapsed_s", "loss", "lm_loss", "bpb", "mtp_loss", "balance_loss", "z_loss",
-    "indexer_loss", "grad_norm", "lr_factor", "skipped", "tokens_per_s", "peak_fraction", "real_experts",
+    "indexer_loss", "grad_norm", "lr_factor", "skipped", "tokens_per_s",
+    "tokens_per_s_per_device", "exposed_communication", "slowest_process", "peak_fraction", "real_experts",
     "active_params", "router_health",
 }  # fmt: skip
 RARE_KEYS = {"expert_load", "router_similarity", "memory_bytes"}
@@ -52,8 +53,12 @@ def trained(straight: Path, config: TrainConfig) -> Longcat:
         f"layers.{layer}.mlp.router.e_score_correction_bias": held[f"router/{layer}"]
         for layer in range(config.model.num_layers)
     }
-    keys = {key: Key.parse(key) for key in held}
-    state |= {key.name: held[text] for text, key in keys.items() if key and key.kind == "master"}
+    pieces: dict[str, list[tuple[int, str]]] = {}
+    for text in held:
+        key = Key.parse(text)
+        if key and key.kind == "master":
+            pieces.setdefault(key.name, []).append((key.start, text))
+    state |= {name: torch.cat([held[text] for _, text in sorted(found)]) for name, found in pieces.items()}
     model.load_state_dict(state)
     return model
 
@@ -167,7 +172,7 @@ def test_the_analysis_is_that_of_the_trained_model(straight, trained, dataset, c
     assert analysis.keys() == {
         "heldout", "baselines", "active_histogram", "token_compute", "throughput", "energy", "parameters", "times",
     }  # fmt: skip
-    score = evaluate(trained, dataset.held, 32)
+    score = evaluate(scorer_of(trained), dataset.held, 32)
     assert analysis["heldout"] == {
         "bpb": score.bits_per_byte, "bytes": score.text_bytes, "tokens": score.tokens, "documents": score.documents,
     }  # fmt: skip

@@ -101,7 +101,10 @@ def final_state(run: Path, step: int) -> bytes:
     return (run / "checkpoints" / f"step-{step:08d}" / "rank-00000" / "__0_0.distcp").read_bytes()
 
 
-TIMED = {"elapsed_s", "tokens_per_s", "peak_fraction", "memory_bytes"}
+TIMED = {
+    "elapsed_s", "tokens_per_s", "tokens_per_s_per_device", "exposed_communication", "slowest_process", "peak_fraction",
+    "memory_bytes",
+}  # fmt: skip
 """Figures of metrics.jsonl that measure the machine."""
 
 
