@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -240,3 +242,22 @@ def test_sparse_gradient_needs_row_lazy(fused):
     optimizer = adamw({"w": nn.Parameter(torch.randn(4, 3))}, fused)
     with pytest.raises(ValueError, match=r"parameter 'w': a sparse gradient needs a row-lazy group"):
         step(optimizer, {"w": sparse([1], torch.randn(1, 3), 4)})
+
+
+@BOTH
+def test_a_piece_gets_the_same_bits_in_any_company(fused):
+    """The fused kernel rounds a tensor's last numbers unlike the others: pieces must not be joined or cut otherwise."""
+    torch.manual_seed(10)
+    start, borders = torch.randn(50, 7), (0, 1, 12, 13, 30, 50)
+    whole = WeightSlot("w", nn.Parameter(start.clone()), borders)
+    gradients = [torch.randn(50, 7) for _ in range(3)]
+    for slots in ([whole], [WeightSlot("w", nn.Parameter(start[a:b].clone()), (a, b)) for a, b in pairwise(borders)]):
+        optimizer = AdamW(slots, ADAM, fused=fused)
+        for gradient in gradients:
+            for slot in slots:
+                slot.gradient = gradient[slot.borders[0] : slot.borders[-1]].clone()
+            with torch.no_grad():
+                optimizer.step(Update(LR, DECAY))
+        for slot in slots:
+            assert torch.equal(slot.weight, whole.weight[slot.borders[0] : slot.borders[-1]])
+            assert optimizer.state(slot)["step"].tolist() == [3] * (len(slot.borders) - 1)

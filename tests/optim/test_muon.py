@@ -194,3 +194,20 @@ def test_sparse_gradient_is_refused():
     weight.grad = torch.eye(4).to_sparse()
     with pytest.raises(ValueError, match=r"parameter 'w': Muon needs a dense gradient"):
         Muon([WeightSlot("w", weight)], **SETTINGS).step(Update(0.1, 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 6), (7, 31), (9, 32), (33, 65), (48, 48), (20, 12)])
+def test_a_matrix_gets_the_same_bits_in_any_company(shape, dtype):
+    """Owners of stacked matrices have different ones together on every number of ranks."""
+    torch.manual_seed(9)
+    start = torch.randn(7, *shape)
+    gradients = [{"stack": torch.randn(7, *shape)} for _ in range(2)]
+    whole = {"stack": nn.Parameter(start.clone())}
+    run(whole, gradients, dtype=dtype)
+    for groups in ([[0], [1], [2, 3]], [[3, 5, 6]], [[0, 2], [1, 4, 5, 6]]):
+        fresh = {str(group): nn.Parameter(start[group]) for group in groups}
+        given = [{str(group): gradient["stack"][group] for group in groups} for gradient in gradients]
+        run(fresh, given, dtype=dtype)
+        for group in groups:
+            assert torch.equal(fresh[str(group)], whole["stack"][group])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,10 @@ from torch import nn
 from homegrown.config import ConfigError, OptimConfig
 from homegrown.model import Longcat
 from homegrown.optim.norm import norm as norm_of
+from homegrown.optim.norm import piece_norms
+from homegrown.optim.slots import WeightSlot
+from homegrown.parallel.groups import Groups
+from homegrown.parallel.layout import Layout
 from homegrown.parallel.zero import ShardedOptimizer, build_optimizer
 
 OPTIM = OptimConfig(weight_decay=0.1)
@@ -210,6 +215,30 @@ def test_a_norm_does_not_depend_on_the_number_of_threads():
     assert norms.pop() == pytest.approx(exact, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_of_pieces_do_not_depend_on_their_company(dtype):
+    generator = torch.Generator().manual_seed(1)
+    gradient = torch.randn(90, 131, generator=generator).to(dtype)
+    borders = (0, 1, 40, 41, 90)
+    together = WeightSlot("w", nn.Parameter(torch.zeros_like(gradient)), borders)
+    together.gradient = gradient
+    rows = torch.arange(0, 90, 3)
+    lazy = WeightSlot("w", nn.Parameter(torch.zeros_like(gradient)), borders)
+    lazy.gradient = torch.sparse_coo_tensor(rows[None], gradient[rows], gradient.shape, check_invariants=True)
+    for index, (start, stop) in enumerate(itertools.pairwise(borders)):
+        alone = WeightSlot("w", nn.Parameter(torch.zeros_like(gradient[start:stop])), (start, stop))
+        alone.gradient = gradient[start:stop].clone()
+        assert torch.equal(piece_norms(alone)[0], piece_norms(together)[index])
+        exact = gradient[start:stop].double().norm().item()
+        assert piece_norms(together)[index].item() == pytest.approx(exact, rel=1e-6)
+        here = rows[(rows >= start) & (rows < stop)]
+        alone.gradient = torch.sparse_coo_tensor(
+            here[None] - start, gradient[here], (stop - start, 131), check_invariants=True
+        )
+        assert torch.equal(piece_norms(alone)[0], piece_norms(lazy)[index])
+        assert piece_norms(lazy)[index].item() == pytest.approx(gradient[here].double().norm().item(), rel=1e-6)
+
+
 def test_sparse_gradients_of_a_row_lazy_table_train_the_real_model(make):
     model, optimizer = make(row_lazy=["n-gram tables"])
     dense, plain = make(row_lazy=["n-gram tables"])
@@ -276,3 +305,9 @@ def test_impossible_settings_are_refused(model, config, changes, message):
 def test_row_lazy_takes_groups_of_rows_only(model, config):
     with pytest.raises(ConfigError, match=r"row_lazy: 'head' is not a group of rows; those are: embedding, n-gram"):
         build_optimizer(model, OPTIM, config, bf16_fast=False, row_lazy=["head"])
+
+
+def test_offload_on_the_cpu_is_refused(model, config):
+    groups = Groups(Layout(part_layers=(config.num_layers,)), 0, 1.0)
+    with pytest.raises(ConfigError, match=r"a run on the CPU has its state in host memory anyway; turn it off"):
+        ShardedOptimizer(dict(model.named_parameters()), groups, OPTIM, config, False, offload=True)

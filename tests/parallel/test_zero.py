@@ -204,6 +204,7 @@ def run_cases(world: Any, folder: Path) -> dict[tuple[str, str, bool], Any]:
         }  # fmt: skip
     results["traffic"] = traffic(world)
     results["resumed"] = resumed(world, folder)
+    results["unused"] = unused(world)
     results["refused"] = refusals(world)
     return results
 
@@ -251,6 +252,25 @@ def resumed(world: Any, folder: Path) -> list[str] | None:
     return list(different(worker, known["weights"], known["state"]))
 
 
+def unused(world: Any) -> list[str] | None:
+    """Experts and rows that no token of the second rank used: it has no gradient, the first one has."""
+    layout = layout_of({"dp": 2})
+    groups = groups_of(layout, world)
+    if groups is None:
+        return None
+    names = ("layers.0.mlp.experts.down_proj", TABLE)
+    both, one = Worker(layout, world.rank, torch.float32, True, groups), alone(torch.float32, True)
+    for worker in (both, one):
+        worker.backward(0)
+        for name in names:
+            halved = tree_sum([leaf(name, worker.whole[name], 0, number, True) for number in range(LEAVES // 2)])
+            worker.weights[name].grad = halved if worker is one or world.rank == 0 else None
+        worker.optimizer.reduce()
+        worker.optimizer.step(1.0, 1.0 / worker.optimizer.grad_norm())
+    weights = {name: weight.detach() for name, weight in one.weights.items()}
+    return list(different(both, weights, one.optimizer.state()))
+
+
 def refusals(world: Any) -> list[str]:
     """What the optimizer does not take, said before anything is sent."""
     layout = layout_of({"dp": 2})
@@ -277,6 +297,9 @@ def refusals(world: Any) -> list[str]:
         worker.optimizer.reduce(lambda name: name == "lm_head.weight")
     said.append(str(caught.value))
     return said
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -341,14 +364,18 @@ def test_state_of_one_layout_continues_in_another(outcome):
     assert [results["resumed"] for results in outcome] == [[]] * 8
 
 
+def test_a_gradient_that_some_ranks_lack_is_zero_there(outcome):
+    assert [results["unused"] for results in outcome[:2]] == [[], []]
+
+
 def test_refusals(outcome):
     for results in outcome[:2]:
         assert results["refused"] == [
             "optimizer step without a reduction: call `reduce` after the backward passes of every step",
             "parameter 'norm.weight': its torch.float32 gradient would be rounded to torch.bfloat16 on the way to its "
             "owner; build the optimizer with `gradient_dtype` of at least that width",
-            "parameter 'ngram_embeddings.table': a row-lazy table on several ranks needs sparse gradients; look rows up "
-            "with a lookup that makes such, or take it out of `row_lazy`",
+            "parameter 'ngram_embeddings.table': a row-lazy table on several ranks needs sparse gradients; look rows "
+            "up with a lookup that makes such, or take it out of `row_lazy`",
             "parameter 'lm_head.weight': sparse gradients travel between ranks only of n-gram tables in `row_lazy`",
         ]
 

@@ -156,9 +156,8 @@ class AdamW:
                 used = (part.gradient != 0).any(dim=-1, keepdim=True)
                 where = used if where is None else used & where
             with brought(part.targets, part.gradient.device) as here:
-                for target, value in zip(
-                    here, self._updated(_Part(part.step, part.gradient, *here), update), strict=True
-                ):
+                updated = self._updated(_Part(part.step, part.gradient, *here), update)
+                for target, value in zip(here, updated, strict=True):
                     assign(target, value, where)
 
     def _update_rows(self, slot: Slot, gradient: Tensor, update: Update) -> None:

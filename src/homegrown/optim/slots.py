@@ -66,6 +66,11 @@ class Slot:
     def gradient(self, gradient: Tensor | None) -> None:
         self._gradient = gradient
 
+    @property
+    def has_master(self) -> bool:
+        """Whether the master is a tensor of its own, and not the weight itself."""
+        return True
+
     def cut(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The pieces of a tensor of as many rows: views."""
         return rows.split([stop - start for start, stop in pairwise(self.borders)])
@@ -140,13 +145,13 @@ class WeightSlot(Slot):
 def brought(tensors: Sequence[Tensor], device: torch.device) -> Iterator[list[Tensor]]:
     """The tensors themselves where they live on `device`, else copies there that are written back at the end.
 
-    From pinned memory the host waits for neither way.
+    The host waits for neither way where their memory is page-locked.
     """
-    here = [tensor.to(device, non_blocking=True) for tensor in tensors]
+    here = [t if t.device == device else t.to(device, non_blocking=t.is_pinned()) for t in tensors]
     yield here
     for tensor, copy in zip(tensors, here, strict=True):
         if copy is not tensor:
-            tensor.copy_(copy, non_blocking=True)
+            tensor.copy_(copy, non_blocking=tensor.is_pinned())
 
 
 def take_rows(tensor: Tensor, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ its owner a thousand copies of it. Weights go the same way back.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,14 +29,12 @@ class Item(NamedTuple):
         shape: of the piece.
         owner: member of the team.
         extents: what each column holds of it.
-        numbers: how many it has.
     """
 
     piece: Piece
     shape: tuple[int, ...]
     owner: int
     extents: tuple[Extent | None, ...]
-    numbers: int
 
 
 class Entry(NamedTuple):
@@ -139,17 +138,26 @@ class Bucket:
 
 
 def fill_buckets(items: Sequence[Item], team: Team, me: int, most: int) -> list[Bucket]:
-    """Buckets of at most `most` numbers, or of one larger piece; which pieces share one is the same for everybody."""
+    """Buckets of at most `most` numbers in a line, or of one larger piece; which pieces share one is the same for all.
+
+    Columns fill alike: of a parameter spread by rows, blocks of all columns take turns.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(item.piece.name for item in items))}
     buckets: list[Bucket] = []
     chosen: list[Item] = []
-    total = 0
-    for item in items:
-        if chosen and total + item.numbers > most:
+    totals = [0] * team.columns
+    for item in sorted(items, key=lambda item: (names[item.piece.name], _first_row(item), item.piece.start)):
+        numbers = [0 if extent is None else extent.numbers for extent in item.extents]
+        if chosen and max(map(operator.add, totals, numbers)) > most:
             buckets.append(_bucket(chosen, team, me))
-            chosen, total = [], 0
+            chosen, totals = [], [0] * team.columns
         chosen.append(item)
-        total += item.numbers
+        totals = list(map(operator.add, totals, numbers))
     return [*buckets, _bucket(chosen, team, me)] if chosen else buckets
+
+
+def _first_row(item: Item) -> int:
+    return min(extent.local[0] for extent in item.extents if extent is not None)
 
 
 def _bucket(items: list[Item], team: Team, me: int) -> Bucket:

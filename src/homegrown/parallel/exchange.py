@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -13,10 +12,12 @@ from homegrown.optim.slots import Slot
 from homegrown.parallel.buckets import Bucket, Entry, Item, Line, fill_buckets
 from homegrown.parallel.collectives import start_exchange
 from homegrown.parallel.groups import Group
-from homegrown.parallel.pieces import Team
+from homegrown.parallel.pieces import Piece, Team
 
 BUCKET_BYTES = 64 << 20
 """Most bytes of a bucket, unless one piece is larger."""
+
+_OVER = object()
 
 
 class Exchange:
@@ -49,10 +50,11 @@ class Exchange:
         self._gradient_dtype = gradient_dtype
         self._most = bucket_bytes // max(gradient_dtype.itemsize, self._any.dtype.itemsize)
         self._plans: dict[frozenset[str], list[Bucket]] = {}
-        self.slots = {item.piece: self._new_slot(item) for item in items if item.owner == group.rank}
-        self._run(self._collect(bucket, self._weights, self._any.dtype, summed=False) for bucket in self.buckets())
-        for slot in self.slots.values():
-            slot.master, slot.gradient = _present(slot).to(torch.float32), None
+        own = self._collect(self.buckets(), self._weights, self._any.dtype, summed=False)
+        self.slots = {
+            piece: Slot(piece.name, values.to(torch.float32), (piece.start, piece.stop), values.device)
+            for piece, values in own.items()
+        }
 
     def buckets(self, names: Iterable[str] | None = None) -> list[Bucket]:
         """The buckets of these parameters, of all by default."""
@@ -73,26 +75,19 @@ class Exchange:
         """
         for name, gradient in gradients.items():
             self._check(name, gradient)
-        for slot in self.slots.values():
-            slot.gradient = None
-        self._run(
-            self._collect(bucket, gradients, self._gradient_dtype, summed=True) for bucket in self.buckets(gradients)
-        )
+        own = self._collect(self.buckets(gradients), gradients, self._gradient_dtype, summed=True)
+        for piece, slot in self.slots.items():
+            slot.gradient = own.get(piece)
 
     def publish(self, names: Iterable[str] | None = None) -> None:
         """Round the owners' masters of these parameters, of all by default, into the weights of all members."""
-        self._run(self._spread(bucket) for bucket in self.buckets(names))
+        _run(self._spread(bucket) for bucket in self.buckets(names))
 
     def staging(self) -> int:
         """Most bytes that buckets under way take: two, each packed and arrived, and the first sums of one."""
         sizes = [bucket.line.length for bucket in self.buckets()]
         moved = max((sum(pair) for pair in zip(sizes, [0, *sizes], strict=False)), default=0)
         return 2 * moved * self._gradient_dtype.itemsize + max(sizes, default=0) // 2 * torch.float32.itemsize
-
-    def _new_slot(self, item: Item) -> Slot:
-        device = self._any.device
-        # The true master comes with the first collection.
-        return Slot(item.piece.name, torch.empty(0, device=device), (item.piece.start, item.piece.stop), device)
 
     def _check(self, name: str, gradient: Tensor | None) -> None:
         if gradient is None:
@@ -103,21 +98,24 @@ class Exchange:
             )
         check_width(name, gradient.dtype, self._gradient_dtype)
 
-    def _run(self, jobs: Iterable[Iterator[None]]) -> None:
-        """Run jobs that pause while something is under way, each one pause behind the next one begun."""
-        running: deque[Iterator[None]] = deque()
-        for job in jobs:
-            running.appendleft(job)
-            running = deque(each for each in running if next(each, self) is not self)
-        while running:
-            running = deque(each for each in running if next(each, self) is not self)
-
     # To the owners
 
     def _collect(
-        self, bucket: Bucket, values: Mapping[str, Tensor | None], dtype: torch.dtype, summed: bool
+        self, buckets: Iterable[Bucket], values: Mapping[str, Tensor | None], dtype: torch.dtype, summed: bool
+    ) -> dict[Piece, Tensor]:
+        """What this member owns of all members' values: their sums, or what the members hold alike."""
+        own: dict[Piece, Tensor] = {}
+        _run(self._hand_in(bucket, values, dtype, summed, own) for bucket in buckets)
+        return own
+
+    def _hand_in(
+        self,
+        bucket: Bucket,
+        values: Mapping[str, Tensor | None],
+        dtype: torch.dtype,
+        summed: bool,
+        own: dict[Piece, Tensor],
     ) -> Iterator[None]:
-        """Bring values of a bucket to its owners: their sum over members, or what the members hold alike."""
         packed = self._packed(bucket, values, dtype)
         start, stop = bucket.share
         if summed and self._team.holders > 1:
@@ -129,7 +127,7 @@ class Exchange:
             share = packed[start:stop]
         handing = start_exchange(share, self._group, bucket.handed, bucket.owned)
         yield
-        self._deliver(bucket, handing.wait())
+        self._deliver(bucket, handing.wait(), own)
 
     def _packed(self, bucket: Bucket, values: Mapping[str, Tensor | None], dtype: torch.dtype) -> Tensor:
         packed = self._any.new_empty(bucket.line.length, dtype=dtype)
@@ -144,16 +142,16 @@ class Exchange:
         _copy(targets, sources)
         return packed
 
-    def _deliver(self, bucket: Bucket, arrived: Tensor) -> None:
+    def _deliver(self, bucket: Bucket, arrived: Tensor, own: dict[Piece, Tensor]) -> None:
         for line, segment in zip(bucket.lines, self._by_column(bucket, arrived), strict=True):
             for entry in line.owned(self._group.rank):
-                slot, part = self.slots[entry.item.piece], _at(segment, entry)
+                piece, part = entry.item.piece, _at(segment, entry)
                 if part.shape == entry.item.shape:
-                    slot.gradient = part
+                    own[piece] = part
                     continue
-                if slot.gradient is None:
-                    slot.gradient = part.new_empty(entry.item.shape)
-                _within(slot.gradient, entry).copy_(part)
+                if piece not in own:
+                    own[piece] = part.new_empty(entry.item.shape)
+                _within(own[piece], entry).copy_(part)
 
     def _by_column(self, bucket: Bucket, arrived: Tensor) -> list[Tensor]:
         columns = self._team.columns
@@ -202,6 +200,15 @@ def check_width(name: str, gradient: torch.dtype, travelling: torch.dtype) -> No
         )
 
 
+def _run(jobs: Iterable[Iterator[None]]) -> None:
+    """Run jobs that pause while something is under way, each one pause behind the next one begun."""
+    running: list[Iterator[None]] = []
+    for job in jobs:
+        running = [each for each in (job, *running) if next(each, _OVER) is not _OVER]
+    while running:
+        running = [each for each in running if next(each, _OVER) is not _OVER]
+
+
 def sum_rows(rows: Tensor) -> Tensor:
     """`tree.tree_sum` of the rows of [n, ...], a level at a time; the rows may be overwritten."""
     wide = torch.promote_types(rows.dtype, torch.float32)
@@ -227,11 +234,3 @@ def _within(piece: Tensor, entry: Entry) -> Tensor:
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     if targets:
         torch._foreach_copy_(targets, sources)
-
-
-def _present(slot: Slot) -> Tensor:
-    if slot.gradient is None:
-        raise ConfigError(
-            f"parameter {slot.name!r}: no weights arrived for rows {slot.borders[0]} to {slot.borders[1]}"
-        )
-    return slot.gradient

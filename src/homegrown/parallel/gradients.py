@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from homegrown.config import ModelConfig
+from homegrown.config import ConfigError, ModelConfig
 from homegrown.optim import Group as OptimGroup
 from homegrown.optim.slots import Slot, WeightSlot
 from homegrown.parallel.buckets import Item
@@ -19,7 +19,7 @@ from homegrown.parallel.exchange import Exchange
 from homegrown.parallel.groups import Groups
 from homegrown.parallel.layout import KINDS, Shard
 from homegrown.parallel.lazyrows import ReplicatedRows, no_rows
-from homegrown.parallel.pieces import Piece, Team, deal, extents, piece_borders, team_of, update_cost
+from homegrown.parallel.pieces import Piece, Team, deal, extents, model_shapes, piece_borders, team_of, update_cost
 
 
 @dataclass
@@ -146,6 +146,26 @@ def make_routes(
     return routes
 
 
+def whole_shape(name: str, weight: Tensor, groups: Groups, model: ModelConfig) -> tuple[int, ...]:
+    """Shape of the whole parameter of which `weight` is this rank's part.
+
+    Raises:
+        ConfigError: the model has no such parameter, or this rank holds another part of it.
+    """
+    shape = model_shapes(model).get(name)
+    if shape is None:
+        raise ConfigError(f"parameter {name!r} of shape {list(weight.shape)}: the model has none of this name")
+    shard = groups.layout.shard(name, shape, groups.rank, model)
+    if shard is None:
+        raise ConfigError(f"parameter {name!r}: it does not belong to the pipeline stage of rank {groups.rank}")
+    if shard.local_shape != tuple(weight.shape):
+        raise ConfigError(
+            f"parameter {name!r} has shape {list(weight.shape)}: rank {groups.rank} holds {list(shard.local_shape)} of "
+            f"{list(shape)}"
+        )
+    return shape
+
+
 def no_gradient(weight: Tensor, lazy: bool) -> Tensor:
     """What a parameter's gradient is where no token of this rank has used it."""
     return no_rows(weight.detach()) if lazy else torch.zeros_like(weight, dtype=weight.grad_dtype)
@@ -177,7 +197,7 @@ def _dealt(
             piece, own = Piece(name, start, stop), (stop - start, *shape[1:])
             held = tuple(extents(piece, shape, teams[name], groups.layout, model))
             if any(held):
-                items.append(Item(piece, own, 0, held, torch.Size(own).numel()))
+                items.append(Item(piece, own, 0, held))
                 costs.append(update_cost(own, group, steps))
     first = teams[items[0].piece.name]
     whole = Team(first.kind, first.ranks, max(teams[item.piece.name].columns for item in items))

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import torch
 
-from homegrown.config import ModelConfig
+from homegrown.config import ModelConfig, OptimConfig
 from homegrown.model import Longcat
-from homegrown.optim import Group
+from homegrown.optim import Group, group_of
 from homegrown.optim.groups import NGRAM_TABLES
 from homegrown.parallel.layout import TABLE_BLOCKS, Layout, Shard, row_blocks
 
@@ -59,6 +59,16 @@ def piece_borders(shape: Sequence[int], group: Group) -> list[int]:
     if group.optimizer == "muon":
         return [0, rows]
     return row_blocks(rows, width, TABLE_BLOCKS if group.name == NGRAM_TABLES else 1)
+
+
+@functools.cache
+def first_pieces(optim: OptimConfig, model: ModelConfig) -> dict[str, int]:
+    """Number of every parameter's first piece among all pieces of the model; under "" how many there are."""
+    first, total = {}, 0
+    for name, shape in model_shapes(model).items():
+        first[name] = total
+        total += len(piece_borders(shape, group_of(name, shape, optim, model))) - 1
+    return {**first, "": total}
 
 
 def update_cost(shape: Sequence[int], group: Group, steps: int) -> float:
@@ -155,9 +165,8 @@ def deal(costs: Sequence[float], columns: Sequence[Sequence[int]], team: Team) -
     Returns:
         A member for each piece; ties go to the first piece and the first member.
     """
-    loads = [
-        [(0.0, member) for member in range(column, len(team.ranks), team.columns)] for column in range(team.columns)
-    ]
+    members = range(len(team.ranks))
+    loads = [[(0.0, member) for member in members[column :: team.columns]] for column in range(team.columns)]
     owners = [0] * len(costs)
     for piece in sorted(range(len(costs)), key=lambda piece: (-costs[piece], piece)):
         column = min(columns[piece], key=lambda column: loads[column][0])

@@ -9,8 +9,7 @@ nothing is copied or sent.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,10 +24,11 @@ from homegrown.optim.rules import make_rules
 from homegrown.optim.slots import Slot, WeightSlot
 from homegrown.parallel.collectives import all_reduce
 from homegrown.parallel.exchange import BUCKET_BYTES
-from homegrown.parallel.gradients import make_routes, no_gradient
+from homegrown.parallel.gradients import make_routes, no_gradient, whole_shape
 from homegrown.parallel.groups import Groups
 from homegrown.parallel.layout import Layout
-from homegrown.parallel.pieces import Piece, model_shapes, piece_borders
+from homegrown.parallel.pieces import first_pieces, piece_borders
+from homegrown.parallel.state import faults_of, gradients_of, state_of
 
 
 def build_optimizer(
@@ -87,15 +87,16 @@ class ShardedOptimizer:
         require(bool(self._trained), "the model has no parameter that requires a gradient")
         self._device = next(iter(parameters.values())).device
         self._gradient_dtype = gradient_dtype
-        self._shapes = {name: _whole_shape(name, weight, groups, model_config) for name, weight in parameters.items()}
+        self._shapes = {name: whole_shape(name, weight, groups, model_config) for name, weight in parameters.items()}
         self._group_of = {name: group_of(name, shape, config, model_config) for name, shape in self._shapes.items()}
-        self._first = _first_pieces(config, model_config)
+        self._first = first_pieces(config, model_config)
         self._routes = make_routes(
             self._parameters, self._shapes, self._group_of, groups, model_config,
             steps=config.muon_steps, row_lazy=row_lazy, gradient_dtype=gradient_dtype, bucket_bytes=bucket_bytes,
         )  # fmt: skip
+        self._offloaded = offload
         if offload:
-            self._offload()
+            self._move_to_host()
         by_group: dict[OptimGroup, list[Slot]] = {self._group_of[name]: [] for name in self._trained}
         self._frozen: list[Slot] = []
         for slot in self._routes.slots():
@@ -197,27 +198,14 @@ class ShardedOptimizer:
 
         Over all ranks every piece of the model is there once. Whoever writes into them calls `loaded` afterwards.
         """
-        devices.synchronize(self._device)  # offloaded tensors may still be on their way to the host
-        kept = {f"{key}/master": piece for slot in self._slots() for key, piece in _keyed(slot, slot.master)}
-        for member in self._members:
-            for slot in member.rule.slots:
-                for kind, tensor in member.rule.state(slot).items():
-                    pieces = tensor.unbind() if kind == "step" else slot.cut(tensor)
-                    kept |= {
-                        f"{key}/{kind}": piece
-                        for (key, _), piece in zip(_keyed(slot, slot.master), pieces, strict=True)
-                    }
-        return kept
+        if self._offloaded:
+            devices.synchronize(self._device)  # the last update may still be on its way to the host
+        return state_of(self._members, self._frozen)
 
     def gradients(self) -> dict[str, Tensor]:
         """Summed gradients of the pieces owned here, dense, by `{parameter}@{first row}:{last row}`; between `reduce`
         and `step`."""
-        found: dict[str, Tensor] = {}
-        for slot in self._slots():
-            if slot.gradient is not None:
-                gradient = slot.gradient.to_dense() if slot.gradient.is_sparse else slot.gradient
-                found |= dict(_keyed(slot, gradient))
-        return found
+        return gradients_of(self._slots())
 
     @torch.no_grad()
     def loaded(self) -> None:
@@ -232,7 +220,7 @@ class ShardedOptimizer:
             ConfigError: an entry is missing, unknown, or of another shape or dtype.
         """
         own = self.state()
-        faults = _faults(own, state)
+        faults = faults_of(own, state)
         if faults:
             more = f" (and {len(faults) - 1} more such faults)" if len(faults) > 1 else ""
             raise ConfigError(f"optimizer state does not fit this model and configuration: {faults[0]}{more}")
@@ -244,29 +232,27 @@ class ShardedOptimizer:
         """Memory that the optimizer takes on this rank, by what it is for.
 
         `gradients` of this rank's parameters, all at once; `owned gradients`, summed, from `reduce` to the end of the
-        step; `masters` apart from weights; `state` of Muon and AdamW; `staging`, the most that buckets under way take.
-        Sparse gradients are not in it: their size is the data's. Neither are the temporaries of an update.
+        step; `masters` apart from weights; `state` of Muon and AdamW; `host`, what offloading keeps in host memory of
+        these two; `staging`, the most that buckets under way take. Sparse gradients are not in it: their size is the
+        data's. Neither are the temporaries of an update.
         """
-        owned = [slot for slot in self._slots() if not isinstance(slot, WeightSlot)]
         trained = {name: self._parameters[name] for name in self._trained if not self._routes.is_lazy(name)}
+        apart = [slot for slot in self._slots() if not isinstance(slot, WeightSlot)]
+        masters = [slot.master for slot in (*apart, *self._routes.alone.values()) if slot.has_master]
         state = [
             tensor
             for member in self._members
             for slot in member.rule.slots
             for tensor in member.rule.state(slot).values()
         ]
-        masters = [
-            slot.master
-            for slot in self._slots()
-            if not (isinstance(slot, WeightSlot) and slot.master.dtype == slot.weight.dtype)
-        ]
         return {
             "gradients": sum(
                 weight.numel() * (self._gradient_dtype or weight.dtype).itemsize for weight in trained.values()
             ),
-            "owned gradients": sum(4 * slot.master.numel() for slot in owned if slot.name in trained),
-            "masters": sum(4 * master.numel() for master in masters),
-            "state": sum(4 * tensor.numel() for tensor in state),
+            "owned gradients": sum(4 * slot.master.numel() for slot in apart if slot.name in trained),
+            "masters": _size(tensor for tensor in masters if tensor.device == self._device),
+            "state": _size(tensor for tensor in state if tensor.device == self._device),
+            "host": _size(tensor for tensor in (*masters, *state) if tensor.device != self._device),
             "staging": self._routes.staging(),
         }
 
@@ -283,11 +269,11 @@ class ShardedOptimizer:
         borders = piece_borders(self._shapes[slot.name], self._group_of[slot.name])
         return self._first[slot.name] + bisect_left(borders, slot.borders[0])
 
-    def _offload(self) -> None:
-        if self._device.type == "cpu":
-            raise ConfigError(
-                "offload of optimizer state: this run computes on the CPU, so the state is in host memory anyway; turn it off"
-            )
+    def _move_to_host(self) -> None:
+        require(
+            self._device.type != "cpu",
+            "offload of optimizer state: a run on the CPU has its state in host memory anyway; turn it off",
+        )
         for slot in self._routes.slots():
             slot.offload()
 
@@ -304,46 +290,5 @@ class ShardedOptimizer:
         }
 
 
-def _whole_shape(name: str, weight: Tensor, groups: Groups, model: ModelConfig) -> tuple[int, ...]:
-    """Shape of the whole parameter of which `weight` is this rank's part."""
-    shape = model_shapes(model).get(name)
-    if shape is None:
-        raise ConfigError(f"parameter {name!r} of shape {list(weight.shape)}: the model has none of this name")
-    shard = groups.layout.shard(name, shape, groups.rank, model)
-    if shard is None:
-        raise ConfigError(f"parameter {name!r}: it does not belong to the pipeline stage of rank {groups.rank}")
-    if shard.local_shape != tuple(weight.shape):
-        raise ConfigError(
-            f"parameter {name!r} has shape {list(weight.shape)}: rank {groups.rank} holds {list(shard.local_shape)} of "
-            f"{list(shape)}"
-        )
-    return shape
-
-
-def _first_pieces(config: OptimConfig, model: ModelConfig) -> dict[str, int]:
-    """Number of every parameter's first piece among all pieces of the model; under "" how many there are."""
-    first, total = {}, 0
-    for name, shape in model_shapes(model).items():
-        first[name] = total
-        total += len(piece_borders(shape, group_of(name, shape, config, model))) - 1
-    return {**first, "": total}
-
-
-def _keyed(slot: Slot, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    for (start, stop), piece in zip(pairwise(slot.borders), slot.cut(tensor), strict=True):
-        yield Piece(slot.name, start, stop).key, piece
-
-
-def _faults(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    missing = [f"{key!r} is missing" for key in own if key not in given]
-    unknown = [f"{key!r} is not part of it" for key in given if key not in own]
-    misfits = [
-        f"{key!r} is {_kind(given[key])}, not {_kind(own[key])}"
-        for key in own
-        if key in given and (given[key].shape != own[key].shape or given[key].dtype != own[key].dtype)
-    ]
-    return missing + unknown + misfits
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
