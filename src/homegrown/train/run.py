@@ -174,7 +174,6 @@ def _new_model(config: TrainConfig, device: torch.device, dtype: torch.dtype) ->
     else:
         model.init_weights(config.seed)
     model.cast(dtype)
-    model.recompute = config.recompute == "full"
     if config.loss.indexer_stage == "dense" and config.loss.indexer_every:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".indexer." in name)

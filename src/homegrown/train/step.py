@@ -11,6 +11,7 @@ from homegrown.config import TrainConfig
 from homegrown.data import Batch
 from homegrown.model import Longcat
 from homegrown.optim import Optimizer, lr_factor
+from homegrown.train.activations import kept_as_configured
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor
 from homegrown.train.losses import (
@@ -59,6 +60,7 @@ class Stepper:
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
         self.controller = BiasController(model, config.controller)
         self.guard = StepGuard(config.guard, device)
+        self.keeping = kept_as_configured(config, model, device)
 
     def step(self, step: int, batch: Batch) -> StepResult:
         """Take optimizer step number `step` (from 1) on a global batch."""
@@ -74,7 +76,9 @@ class Stepper:
         terms = {name: torch.zeros((), device=self.device) for name in TERMS}
         for start in range(0, rows, size):
             micro = slice(start, start + size)
-            out = forward_part(self.model, None, Micro(tokens[micro].to(self.device), first[micro]), plan, WholeRows())
+            with self.keeping():
+                rows_here = Micro(tokens[micro].to(self.device), first[micro])
+                out = forward_part(self.model, None, rows_here, plan, WholeRows())
             health.watch(range(config.model.num_layers), out.routing, out.balance)
             out.loss.backward()
             for name, value in zip(TERMS, out.terms, strict=True):
