@@ -100,7 +100,7 @@ def test_a_text_can_be_left_at_any_time(model: Longcat, tokenizer: Tokenizer) ->
 
 def test_the_longest_context_ends_a_text(tokenizer: Tokenizer) -> None:
     config = small(vocab_size=tokenizer.vocab_size, num_layers=1, max_position_embeddings=12)
-    model = talker(config, seed=3, noise=4.0)
+    model = talker(config, seed=4, noise=4.0)
     for speculative in (False, True):
         pieces = list(generate(model, tokenizer, [5] * 9, GREEDY, speculative=speculative))
         assert [piece.finish for piece in pieces] == [None, None, "length"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from homegrown.model import Longcat
+from homegrown.ops import saving
+from homegrown.parallel import flight
 from homegrown.parallel.collectives import TRAFFIC, barrier, gather_objects
 from homegrown.parallel.groups import ALONE, Group, Groups
 from homegrown.parallel.layout import Layout
@@ -78,7 +81,7 @@ def one_process(micros: list[Micro], plan: LossPlan) -> tuple[list[Tensor], Grad
 
 
 def pipelined(
-    layout: Layout, rank: int, group: Group, micros: list[Micro], plan: LossPlan
+    layout: Layout, rank: int, group: Group, micros: list[Micro], plan: LossPlan, recompute: str
 ) -> tuple[list[Tensor], Gradients, list[tuple[int, int]]]:
     """Terms of each part's micro-batches as they come, gradients, and what was reported done."""
     config = tiny.model_config(num_layers=4)
@@ -86,13 +89,15 @@ def pipelined(
     models = [build_part(config, part, layout, rank).to_empty(device="cpu") for part in layout.parts_of(rank)]
     for model in models:
         fill(model, layout, rank, 5)
+        model.recompute = recompute == "full"
     terms: list[Tensor] = []
     done: list[tuple[int, int]] = []
     last = layout.all_parts[-1].number
 
     def forward(part: int, micro: int, hidden: Tensor | None) -> PartOutput:
         model = models[numbers.index(part)]
-        out = forward_part(model, hidden, micros[micro], plan, WholeRows(), last=part == last)
+        with saving(recompute == "selective"):
+            out = forward_part(model, hidden, micros[micro], plan, WholeRows(), last=part == last)
         terms.append(out.terms)
         return out
 
@@ -102,10 +107,12 @@ def pipelined(
     return terms, gradients(models), done
 
 
-def compare(layout: Layout, world_rank: int, group: Group, micros: list[Micro], plan: LossPlan, name: str) -> None:
+def compare(
+    layout: Layout, group: Group, micros: list[Micro], plan: LossPlan, name: str, recompute: str = "none"
+) -> None:
     rank = group.rank
     expected_terms, expected = one_process(micros, plan)
-    terms, found, done = pipelined(layout, rank, group, micros, plan)
+    terms, found, done = pipelined(layout, rank, group, micros, plan, recompute)
     own = [part.number for part in layout.parts_of(rank)]
     assert sorted(done) == [(part, micro) for part in own for micro in range(len(micros))]
     everybody = gather_objects((terms, found), group)
@@ -129,15 +136,16 @@ def parity(world: Any) -> None:
     for name, (layout, count) in CASES.items():
         micros = micro_batches(count)
         group = everyone if layout.pp == 4 else pairs
-        compare(layout, world.rank, group, micros, planned(micros), name)
+        compare(layout, group, micros, planned(micros), name, "selective" if layout.parts > 1 else "none")
     # The warm-up of the indexers: gradients stay within a part.
     micros = micro_batches(2)
     layout = CASES["pp 4"][0]
-    compare(layout, world.rank, everyone, micros, planned(micros, loss__indexer_stage="dense"), "dense")
+    compare(layout, everyone, micros, planned(micros, loss__indexer_stage="dense"), "dense", "full")
 
 
-def stress(world: Any) -> None:
+def stress(world: Any, folder: Path) -> None:
     """Many micro-batches of nothing but transfers, ranks of changing speed."""
+    flight.open(flight.record_path(folder, world.rank), world.rank)
     groups = Groups(Layout(pp=4), world.rank, 60)
     group, stage = groups["pp"], world.rank
     for layout, micros in ((Layout(pp=4), 61), (Layout(pp=4, parts=3), 24)):
@@ -167,6 +175,13 @@ def stress(world: Any) -> None:
         ends = sum((part > 0) + (part < len(weights) - 1) for part in own)
         assert TRAFFIC.totals["send", "pp"] == [2 * micros * ends, 2 * micros * ends * 24]
 
+        # Both ends of every pair have noted its transfers alike.
+        entered = flight.read(flight.record_path(folder, stage)).entered
+        noted = gather_objects({name: count for name, count in entered.items() if name.endswith(tuple("0123"))}, group)
+        for pair in {f"pp {source}>{(source + 1) % 4}" for source in range(3 if layout.parts == 1 else 4)}:
+            source, target = int(pair[3]), int(pair[5])
+            assert noted[source][pair] == noted[target][pair] > 0
+
         # Forward passes alone, of any number of micro-batches.
         outputs = pipeline.evaluate(7, forward)
         assert len(outputs) == (7 if stage == 3 else 0)
@@ -174,6 +189,7 @@ def stress(world: Any) -> None:
         product = torch.tensor([weight.item() for weight in weights]).prod().item()
         sums = [round((output.loss.item() - 0.5) / product) for output in outputs]
         assert sums == [6 * (micro + 1) for micro in range(7)][: len(outputs)]
+    flight.close()
 
 
 def failure(world: Any) -> None:
@@ -203,15 +219,15 @@ def failure(world: Any) -> None:
     assert message.count("\n") == 0
 
 
-def cases(world: Any) -> None:
+def cases(world: Any, folder: Path) -> None:
     torch.use_deterministic_algorithms(True)
     parity(world)
-    stress(world)
+    stress(world, folder)
     failure(world)
 
 
-def test_pipeline():
-    spawn(4, cases)
+def test_pipeline(tmp_path):
+    spawn(4, cases, tmp_path)
 
 
 def test_one_stage_is_the_plain_loop():

@@ -185,8 +185,12 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of weights and activations in the step; float32 masters are kept either way. `auto` takes bfloat16
     where the device multiplies it faster."""
-    recompute: Literal["none", "full"] = "none"
-    """`full` recomputes every layer in the backward pass: less memory, about a third more work."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What the backward pass computes again instead of keeping it: `selective`, what is large and cheap (norms, gated
+    products, expanded keys and values, experts' inputs); `full`, every layer from its input: least memory, about a
+    third more work. The numbers are the same."""
+    offload: Literal["none", "activations"] = "none"
+    """`activations` keeps what the backward pass needs in the host's memory meanwhile."""
     deterministic: bool = True
     """Refuse operators whose result depends on timing."""
     threads: int = 0

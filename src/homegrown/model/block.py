@@ -15,7 +15,8 @@ from homegrown.model.sparse import Selection
 
 
 class LayerOutput(NamedTuple):
-    """What a layer hands on: hidden state, routing, the selection in force, indexer losses of its sublayers."""
+    """What a layer hands on: hidden state, routing, the selection that the next layer reuses (`None` where that one
+    chooses anew), indexer losses of its sublayers."""
 
     hidden: Tensor
     routing: Routing
@@ -40,6 +41,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.ModuleList(RMSNorm(hidden, eps) for _ in slots)
         self.mlps = nn.ModuleList(DenseFFN(hidden, config.ffn_hidden_size) for _ in slots)
         self.mlp = MixtureOfExperts(config)
+        self.last_of_selection = 2 * number + 2 in owners
 
     def forward(self, hidden: Tensor, context: Context, selection: Selection | None) -> LayerOutput:
         """[B, S, H] -> [B, S, H] with what the router and the indexer did."""
@@ -56,6 +58,7 @@ class Layer(nn.Module):
         mixture = self.mlp.compute(mixture)
         x = self.post_attention_layernorm[1](hidden)
         hidden = hidden + self.mlps[1](x) + self.mlp.receive(mixture)
+        selection = None if self.last_of_selection else selection
         return LayerOutput(hidden, routing, selection, tuple(loss for loss in (loss_0, loss_1) if loss is not None))
 
     def _reused(self, sublayer: int, selection: Selection | None) -> Selection | None:

@@ -133,8 +133,7 @@ class FullContext:
         if positions is not None and not learns and length > EXPAND_RATIO * self.config.sparse.topk:
             cache = torch.cat((queries.latent_BSL, queries.rope_key_BSR), dim=-1)
             return self._latent(queries, cache, positions), None
-        expanded = queries.latent_BSL @ queries.kv_b_hNVL.flatten(0, 1).T
-        expanded = expanded.unflatten(-1, queries.kv_b_hNVL.shape[:2])
+        expanded = ops.expand_keys(queries.latent_BSL, queries.kv_b_hNVL)
         core = (queries.q_BShD, expanded, queries.rope_key_BSR)
         loss = None
         if learns and selection is not None:

@@ -46,7 +46,8 @@ class Router(nn.Module):
         """
         wide = torch.promote_types(x_NH.dtype, torch.float32)
         bias = self.classifier.bias
-        logits = ops.linear(x_NH.to(wide), self.classifier.weight.to(wide), None if bias is None else bias.to(wide))
+        x = ops.recomputable(torch.Tensor.to, x_NH, wide)
+        logits = ops.linear(x, self.classifier.weight.to(wide), None if bias is None else bias.to(wide))
         prob = logits.softmax(-1)
         index = (prob.detach() + self.e_score_correction_bias).topk(self.config.moe_topk, dim=-1).indices
         choices, counted = prob.shape[1], index

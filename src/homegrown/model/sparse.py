@@ -62,7 +62,7 @@ class Indexer(nn.Module):
         query = self.wq_b(q_latent).unflatten(-1, (self.config.heads, self.config.head_dim))
         key = self.k_norm(self.wk(x))
         wide = torch.promote_types(x.dtype, torch.float32)
-        weight = ops.linear(x.to(wide), self.weights_proj.weight.to(wide))
+        weight = ops.linear(ops.recomputable(torch.Tensor.to, x, wide), self.weights_proj.weight.to(wide))
         if self.config.scale_scores:
             weight = weight * (self.config.heads**-0.5 * self.config.head_dim**-0.5)
         return IndexInput(self._rotate(query, cos[:, :, None], sin[:, :, None]), self._rotate(key, cos, sin), weight)

@@ -4,12 +4,13 @@ from homegrown.ops.attention import attention
 from homegrown.ops.cross_entropy import linear_cross_entropy
 from homegrown.ops.experts import experts
 from homegrown.ops.indexing import core_targets, index_scores, indexer_loss, select
-from homegrown.ops.latent import latent_attention
+from homegrown.ops.latent import expand_keys, latent_attention
 from homegrown.ops.linear import linear
 from homegrown.ops.norm import rms_norm
 from homegrown.ops.registry import OPS, table, using
 from homegrown.ops.rotary import rotary
 from homegrown.ops.rows import row, row_by_row
+from homegrown.ops.saved import recomputable, remember, saving
 from homegrown.ops.span import Span
 from homegrown.ops.swiglu import swiglu
 
@@ -18,16 +19,20 @@ __all__ = [
     "Span",
     "attention",
     "core_targets",
+    "expand_keys",
     "experts",
     "index_scores",
     "indexer_loss",
     "latent_attention",
     "linear",
     "linear_cross_entropy",
+    "recomputable",
+    "remember",
     "rms_norm",
     "rotary",
     "row",
     "row_by_row",
+    "saving",
     "select",
     "swiglu",
     "table",

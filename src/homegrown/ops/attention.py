@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from homegrown.ops.registry import Op
+from homegrown.ops.saved import recomputing, remember
 from homegrown.ops.span import Span
 
 # Shape suffixes: B batch, S queries, T keys, h heads, D = nope + rope width of a head, N nope, R rope, V value width,
@@ -83,7 +84,8 @@ attention = Op("attention", _attention)
 class _ChunkedAttention(torch.autograd.Function):
     """Blocks of queries, each against the keys it reaches only.
 
-    Memory grows with S, not S²: the backward pass recomputes the probabilities, unless they are few (`KEPT_PROBS`).
+    Memory grows with S, not S²: the backward pass recomputes the probabilities, unless they are few (`KEPT_PROBS`) and
+    there is room for what can be made again (`saved`).
     Products run on [B·h, ·, ·] batches laid out once.
     """
 
@@ -98,10 +100,12 @@ class _ChunkedAttention(torch.autograd.Function):
         selected: Tensor | None,
         needs_grad: bool,
     ) -> Tensor:
-        q, key, value = lay_out(q_BShD, kv_BThNV, rope_key_BTR)
+        nope = q_BShD.shape[3] - rope_key_BTR.shape[2]
+        q, (key, value) = _by_head(q_BShD), lay_out_keys(kv_BThNV, rope_key_BTR, nope)
+        remember((key, value), lay_out_keys, kv_BThNV, rope_key_BTR, nope)
         batch, length, heads, _ = q_BShD.shape
         ranges = chunks(span, batch * heads * key.shape[1])
-        keep = needs_grad and batch * heads * _visited(span, ranges) <= KEPT_PROBS
+        keep = needs_grad and not recomputing() and batch * heads * _visited(span, ranges) <= KEPT_PROBS
         out = value.new_empty(batch * heads, length, value.shape[2])
         kept = []
         for start, stop in ranges:
@@ -179,14 +183,21 @@ def mean_probs(
 
 def lay_out(q_BShD: Tensor, kv_BThNV: Tensor, rope_key_BTR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as contiguous [B·h, ·, ·] batches."""
-    batch, length, heads, width = q_BShD.shape
-    nope, keys = width - rope_key_BTR.shape[2], kv_BThNV.shape[1]
-    q = q_BShD.transpose(1, 2).reshape(batch * heads, length, width)
-    key = kv_BThNV.new_empty(batch, heads, keys, width)
+    return _by_head(q_BShD), *lay_out_keys(kv_BThNV, rope_key_BTR, q_BShD.shape[3] - rope_key_BTR.shape[2])
+
+
+def lay_out_keys(kv_BThNV: Tensor, rope_key_BTR: Tensor, nope: int) -> tuple[Tensor, Tensor]:
+    """Keys, [B·h, T, nope + R], and values, [B·h, T, V]."""
+    batch, keys, heads, _ = kv_BThNV.shape
+    key = kv_BThNV.new_empty(batch, heads, keys, nope + rope_key_BTR.shape[2])
     key[..., :nope] = kv_BThNV[..., :nope].transpose(1, 2)
     key[..., nope:] = rope_key_BTR[:, None]
-    value = kv_BThNV[..., nope:].transpose(1, 2).reshape(batch * heads, keys, -1)
-    return q, key.view(batch * heads, keys, width), value
+    return key.flatten(0, 1), _by_head(kv_BThNV[..., nope:])
+
+
+def _by_head(x_BShD: Tensor) -> Tensor:
+    batch, length, heads, width = x_BShD.shape
+    return x_BShD.transpose(1, 2).reshape(batch * heads, length, width)
 
 
 def _probs(q: Tensor, key: Tensor, span: Span, scale: float, selected: Tensor | None, start: int, stop: int) -> Tensor:

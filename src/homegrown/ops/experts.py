@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from homegrown.ops.registry import Op
+from homegrown.ops.saved import recomputable
 
 # Shape suffixes: N tokens, K choices per token, E experts, H hidden, F expert width,
 # R (token, expert) pairs and a spare one.
@@ -63,7 +64,7 @@ class _SortedExperts(torch.autograd.Function):
         choices, width = index_NK.shape[1], w_out_EHF.shape[2]
         order, ends, slot_NK = _sort_pairs(index_NK, w_in_E2FH.shape[0], sizes)
         token_R = order // choices
-        x_RH = x_NH.index_select(0, token_R)
+        x_RH = recomputable(torch.index_select, x_NH, 0, token_R)
         gate_R = gate_NK.reshape(-1).index_select(0, order).to(x_NH.dtype)
         gate_R[-1] = 0
         hidden_R2F = _grouped(x_RH, w_in_E2FH.flatten(1, 2), ends, sizes)

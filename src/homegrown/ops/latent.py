@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from homegrown.ops.attention import chunks, hidden_keys
 from homegrown.ops.registry import Op
+from homegrown.ops.saved import recomputable
 from homegrown.ops.span import Span
 
 # Shape suffixes: B batch, S queries, T keys, h heads, N nope, R rope, V value width, L latent width, K selected keys.
@@ -60,6 +61,18 @@ def _latent_attention(
 
 
 latent_attention = Op("latent_attention", _latent_attention)
+
+
+def expand_keys(latent_BTL: Tensor, kv_b_hNVL: Tensor) -> Tensor:
+    """Compressed keys expanded for `attention`: per head the nope key and the value, [B, T, h, N + V].
+
+    They are many times larger than the latents they come from, and made again rather than kept where that is wanted.
+    """
+    return recomputable(_expand, latent_BTL, kv_b_hNVL)
+
+
+def _expand(latent_BTL: Tensor, kv_b_hNVL: Tensor) -> Tensor:
+    return (latent_BTL @ kv_b_hNVL.flatten(0, 1).T).unflatten(-1, kv_b_hNVL.shape[:2])
 
 
 def _dense_chunk(query: Tensor, cache: Tensor, span: Span, scale: float, start: int, stop: int, latent: int) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from homegrown.config import ConfigError
+from homegrown.ops.saved import recomputable
 
 Implementation = Callable[..., Any]
 
@@ -18,10 +20,15 @@ class Op:
 
     The reference is plain PyTorch under autograd and always legal. The implementation registered last is the
     default; `using` switches within a block, `table` says what is active.
+
+    Args:
+        name: of the op.
+        reference: its first implementation.
+        cheap: its result costs less to make again than to keep, see `saved`.
     """
 
-    def __init__(self, name: str, reference: Implementation) -> None:
-        self.name = name
+    def __init__(self, name: str, reference: Implementation, *, cheap: bool = False) -> None:
+        self.name, self.cheap = name, cheap
         self.implementations: dict[str, Implementation] = {"reference": reference}
         self.active = "reference"
         self.__doc__ = reference.__doc__
@@ -47,7 +54,10 @@ class Op:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the active implementation."""
-        return self.implementations[self.active](*args, **kwargs)
+        implementation = self.implementations[self.active]
+        if self.cheap:
+            return recomputable(partial(implementation, **kwargs) if kwargs else implementation, *args)
+        return implementation(*args, **kwargs)
 
 
 def table() -> dict[str, str]:

@@ -16,7 +16,7 @@ def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-swiglu = Op("swiglu", _swiglu)
+swiglu = Op("swiglu", _swiglu, cheap=True)
 
 
 class _SwiGlu(torch.autograd.Function):

@@ -65,7 +65,6 @@ class Assembly:
         self.parts: dict[int, LivePart] = {}
         for part in layout.parts_of(self.rank):
             model = build_part(config.model, part, layout, self.rank).cast(dtype).to_empty(device=device)
-            model.recompute = config.recompute == "full"
             self.parts[part.number] = LivePart(model, part.layers, part.first, part.last)
             for mixture in mixtures(model).values():
                 mixture.dispatcher = expert_dispatcher(groups, config.model, config.parallel.overlap, planned)

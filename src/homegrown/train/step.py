@@ -16,6 +16,7 @@ from homegrown.parallel.collectives import all_reduce
 from homegrown.parallel.leaves import Leaves
 from homegrown.parallel.tree import Accumulator
 from homegrown.parallel.zero import ShardedOptimizer
+from homegrown.train.activations import kept_as_configured
 from homegrown.train.checkpoint.keys import Key, router_key
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor, health_ratios
@@ -76,6 +77,7 @@ class Stepper:
         self.portion = assembly.portion or WholeRows()
         self.controller = BiasController(assembly.routers(), config.model, config.controller)
         self.guard = StepGuard(config.guard, device)
+        self.keeping = kept_as_configured(config, [part.model for part in assembly.parts.values()], device)
         self._leaves = Leaves()
 
     def step(self, step: int, batch: Batch) -> StepResult:
@@ -93,7 +95,8 @@ class Stepper:
         def forward(number: int, micro: int, hidden: Tensor | None) -> PartOutput:
             part = assembly.parts[number]
             assembly.begin_leaf(micro)
-            out = forward_part(part.model, hidden, micros[micro], plan, self.portion, last=part.last)
+            with self.keeping():
+                out = forward_part(part.model, hidden, micros[micro], plan, self.portion, last=part.last)
             work.watch(number, part.layers, out)
             return out
 
