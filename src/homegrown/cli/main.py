@@ -53,6 +53,11 @@ COMMANDS: Commands = {
         ),
         Command("train", "homegrown.cli.train", "pretrain a model as a TOML file and flags say; resumes by itself"),
         Command(
+            "supervise",
+            "homegrown.cli.supervise",
+            "train with several workers and keep the run going when they die, hang, slow down or compute wrongly",
+        ),
+        Command(
             "report",
             "homegrown.cli.report",
             "draw the page of a run: plots, samples, compute per token, speed, energy, record",

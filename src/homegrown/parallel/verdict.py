@@ -31,9 +31,12 @@ class Verdict:
     attempt: int
 
 
-def leave_verdict(run: Path, rank: int, by: int, what: str) -> Path:
-    """Write RUN/faults/verdict-rank-N.json for the faulty rank N; the worker then exits with `CORRUPT`."""
-    verdict = Verdict(rank, by, what, int(os.environ.get(ATTEMPT, "0")))
+def leave_verdict(run: Path, rank: int, by: int, what: str, attempt: int | None = None) -> Path:
+    """Write RUN/faults/verdict-rank-N.json for the faulty rank N; the worker then exits with `CORRUPT`.
+
+    The attempt is the one this process belongs to, if none is given.
+    """
+    verdict = Verdict(rank, by, what, int(os.environ.get(ATTEMPT, "0")) if attempt is None else attempt)
     path = run / "faults" / f"verdict-rank-{rank}.json"
     write_text(path, json.dumps(asdict(verdict), indent=1) + "\n")
     return path

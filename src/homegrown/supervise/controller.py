@@ -7,15 +7,17 @@ import hmac
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from homegrown.config.atomic import write_text
 from homegrown.config.errors import UserError
+from homegrown.parallel import flight
 from homegrown.supervise import messages as say
 from homegrown.supervise.journal import Journal, read_journal
 from homegrown.supervise.link import LINE
 from homegrown.supervise.policy import Policy
-from homegrown.supervise.rules import Decision, Note, Over, Rules, Send
+from homegrown.supervise.rules import Decision, Drop, Note, Over, Rules, Send
 
 TICK = 0.1
 """Seconds between the policy's looks at the clock."""
@@ -127,6 +129,10 @@ class Controller:
                     writer = self._agents.get(decision.host)
                     if writer is not None:
                         writer.write(say.line(decision.order))
+                case Drop():
+                    writer = self._agents.pop(decision.host, None)
+                    if writer is not None:
+                        writer.transport.abort()
                 case Over() if not self.over.done():
                     self.over.set_result(decision)
 
@@ -139,11 +145,16 @@ class Controller:
             self._journal.write("evidence", f"{folder}/fault.json could not be written: {error.strerror}")
 
 
-def continued(rules: Rules, journal: Path) -> Policy:
+def continued(rules: Rules, journal: Path, watch: Path) -> Policy:
     """A policy that goes on where the journal of an earlier supervisor of this run ends.
 
     Attempts and faults are numbered on, a cordoned slot stays cordoned, and if that supervisor did not end the run,
     most of the hosts that formed its last attempt must join before there is another one.
+
+    Args:
+        rules: of the run.
+        journal: of the earlier supervisor; it need not exist.
+        watch: directory of flight records, which say how far this host's workers came.
     """
     events = read_journal(journal)
     formed: frozenset[str] = frozenset()
@@ -159,4 +170,10 @@ def continued(rules: Rules, journal: Path) -> Policy:
     attempt = max((event["attempt"] for event in events if event["event"] == "start"), default=0)
     faults = max((event["fault"] for event in events if event["event"] == "fault"), default=0)
     still = [place for place, cordon in cordoned.items() if cordon]
-    return Policy(rules, attempt=attempt, faults=faults, formed=formed, cordoned=still)
+    policy = Policy(rules, attempt=attempt, faults=faults, formed=formed, cordoned=still)
+    reached = [event["reached"] for event in events if event["event"] == "fault"]
+    for path in watch.glob("rank-*[0-9]") if attempt else ():
+        with suppress(flight.FlightError):
+            reached.append(flight.read(path).step)
+    policy.progress.reached = max(reached, default=-1)
+    return policy

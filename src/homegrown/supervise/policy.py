@@ -18,7 +18,7 @@ from homegrown.supervise import messages as say
 from homegrown.supervise.attempt import Attempt, Fault
 from homegrown.supervise.diagnosis import Slow
 from homegrown.supervise.roster import Host, Place, Roster, seat
-from homegrown.supervise.rules import Decision, Note, Over, Rules, Send
+from homegrown.supervise.rules import Decision, Drop, Note, Over, Rules, Send
 from homegrown.supervise.starting import Progress, obstacle, size
 from homegrown.supervise.wording import listed, plural
 
@@ -179,6 +179,7 @@ class Policy:
         host = self.roster.hosts[name]
         attempt, host.busy = host.busy, 0
         host.away()
+        self._out.append(Drop(name))
         self._note("host lost", f"{name} {how}", host=name)
         if isinstance(self.state, Attempt) and attempt == self.attempt:
             self._fault(self.state, Fault("host lost", (), f"host {name} {how}"))

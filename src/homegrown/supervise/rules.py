@@ -88,6 +88,13 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """Hang up on a host: if its agent lives it comes back, beginning with `Hello`."""
+
+    host: str
+
+
+@dataclass(frozen=True)
 class Note:
     """A line of the record: what happened or was decided, in a sentence and as facts."""
 
@@ -104,4 +111,4 @@ class Over:
     reason: str
 
 
-Decision = Send | Note | Over
+Decision = Send | Drop | Note | Over

@@ -51,7 +51,7 @@ async def lead(rules: Rules, site: Site, say: Callable[[str], None], serve: Addr
     """
     token = os.environ.get(TOKEN, "") if serve else secrets.token_hex(16)
     journal = Journal(site.run / "supervisor.jsonl", say)
-    policy = continued(dataclasses.replace(rules, home=site.name), journal.path)
+    policy = continued(dataclasses.replace(rules, home=site.name), journal.path, site.watch)
     controller = Controller(policy, journal, site.run, token)
     address = await controller.listen(*(serve or Address("127.0.0.1", 0)))
     # The controller is in this very process: there is no silence between the two that would call for a lease.
