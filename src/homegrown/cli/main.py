@@ -58,6 +58,11 @@ COMMANDS: Commands = {
             "train with several workers and keep the run going when they die, hang, slow down or compute wrongly",
         ),
         Command(
+            "faults",
+            "homegrown.cli.faults",
+            "inject faults into a tiny real run and print the table of what became of it",
+        ),
+        Command(
             "report",
             "homegrown.cli.report",
             "draw the page of a run: plots, samples, compute per token, speed, energy, record",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from homegrown.parallel import flight
@@ -55,10 +56,15 @@ def kill(stage: Stage, rng: random.Random) -> float:
 
 
 def kill_saving(stage: Stage, rng: random.Random) -> float:
-    """SIGKILL the first rank while it saves."""
-    stage.worker(0, moment(stage, rng))
-    victim = stage.worker(0, 0, "save")
+    """SIGKILL the first rank while a checkpoint is being written beside its place."""
+    victim = stage.worker(0, moment(stage, rng))
+    before = set(_unfinished(stage))
+    stage.wait_for("a save began", lambda: set(_unfinished(stage)) - before)
     return _signal(victim, signal.SIGKILL)
+
+
+def _unfinished(stage: Stage) -> Iterator[Path]:
+    return (stage.run / "checkpoints").glob(".*.tmp")
 
 
 def hang(stage: Stage, rng: random.Random) -> float:

@@ -131,8 +131,8 @@ class Stage:
                 raise StageError(f"{self.run}: {how} before {what}; see {self.run}/supervisor.jsonl and logs/")
             time.sleep(poll)
 
-    def worker(self, rank: int, step: int, phase: str = "") -> flight.Record:
-        """The record of a rank in the newest attempt, once it has begun a step, and is in a phase if one is given."""
+    def worker(self, rank: int, step: int) -> flight.Record:
+        """The record of a rank in the newest attempt, once it has begun a step."""
         path = flight.record_path(self.run, rank)
 
         def look() -> flight.Record | None:
@@ -140,10 +140,10 @@ class Stage:
                 record = flight.read(path)
             except flight.FlightError:
                 return None
-            there = record.step >= step and phase in ("", record.phase)
-            return record if there and record.attempt == self.events("start")[-1]["attempt"] else None
+            there = record.step >= step and record.attempt == self.events("start")[-1]["attempt"]
+            return record if there else None
 
-        return self.wait_for(f"rank {rank} came to {phase or 'step'} {step}", look)
+        return self.wait_for(f"rank {rank} came to step {step}", look)
 
     def event(self, kind: str, after: float = 0.0) -> dict[str, Any]:
         """The first event of a kind after a moment (wall clock), once it has happened."""
