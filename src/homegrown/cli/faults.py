@@ -43,9 +43,9 @@ class Faults:
         tyro.conf.arg(help="The workers' command instead of `homegrown train`; {run} in it is the run directory."),
     ] = ""
     hang_after: float = 5.0
-    """Seconds after which a rank hangs for which others wait."""
-    stall_after: float = 30.0
-    """Seconds after which a run stands still of which nobody knows who waits for whom."""
+    """Seconds after which a rank hangs for which others wait, as for `homegrown supervise`."""
+    stall_after: float = 60.0
+    """The same outside of steps, and where nobody is known to wait."""
     selftest: str = ""
     """Command that a cordoned slot must pass; `homegrown doctor --quick` by default."""
     seed: int = 0
@@ -107,10 +107,10 @@ def prepare(out: Path, steps: int) -> Path:
             qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, ffn_hidden_size=96, expert_ffn_hidden_size=32,
             n_routed_experts=8, zero_expert_num=4, moe_topk=3, max_position_embeddings=256,
             ngram=NgramConfig(order=3, splits=2, ratio=3.1),
-            sparse=SparseConfig(topk=24, heads=4, head_dim=8, init_tokens=1, local_tokens=8),
+            sparse=SparseConfig(topk=12, heads=4, head_dim=8, init_tokens=1, local_tokens=8),
             mtp=MtpConfig(layers=1, steps=2),
         ),
-        data=DataConfig(path=dataset, seq_len=64, global_batch=8, micro_batch=2),
+        data=DataConfig(path=dataset, seq_len=32, global_batch=8, micro_batch=2),
         checkpoint=CheckpointConfig(every_steps=5, every_minutes=0),
         eval=EvalConfig(every_steps=0, sample_every_steps=0),
     )  # fmt: skip

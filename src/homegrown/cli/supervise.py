@@ -53,9 +53,10 @@ class Supervise:
     name: str = ""
     """This host's name in the run; its host name by default."""
     hang_after: float = 300.0
-    """A rank waits this long in a collective, and none of its members has moved for as long."""
+    """A run hangs if a rank waits this long in a collective while none of its members has moved for as long."""
     stall_after: float = 1800.0
-    """No rank has moved for this long, though none is known to wait for another; 0 never."""
+    """A rank may take this long over something else than a step (loading, say) while others wait for it, and no rank
+    at all may stand still for longer; 0: for ever."""
     slow_factor: float = 1.5
     """Name a rank that takes this many times as long as the others outside collectives, ..."""
     slow_steps: int = 5

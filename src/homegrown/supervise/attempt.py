@@ -97,10 +97,10 @@ class Attempt:
             # One death takes others along within moments; they are looked at together.
             settled = self.ended or now - self._failing >= rules.settle
             return Fault(*strangest(self.exits)) if settled else None
-        hang = find_hang(self._digests, rules.hang_after)
+        hang = find_hang(self._digests, rules.hang_after, rules.stall_after or math.inf)
         if hang is not None:
             return _hang("hang", hang)
-        stall = find_stall(self._digests, rules.stall_after) if rules.stall_after else None
+        stall = find_stall(self._digests, rules.stall_after or math.inf)
         return None if stall is None else _hang("stall", stall)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from functools import lru_cache
 from homegrown.parallel.flightfile import ranks_in, ranks_text
 from homegrown.supervise.messages import Digest
 
-STOPPED = "T"
+STEP, STOPPED = "step", "T"
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Hang:
     text: str
 
 
-def find_hang(digests: Mapping[int, Digest], hang_after: float) -> Hang | None:
+def find_hang(digests: Mapping[int, Digest], hang_after: float, stall_after: float = math.inf) -> Hang | None:
     """The collective in which ranks have waited for `hang_after` seconds while none of its members moved at all.
 
-    A member that is slow moves, and so does one that waits for a slow one: neither hangs. Where several collectives
-    hang, the one that misses a rank which itself waits for nobody is the cause of the others.
+    A member that is slow moves, and so does one that waits for a slow one: neither hangs. A member that does something
+    else than a step, such as loading or writing a report, may take until `stall_after`, unless it has been stopped.
+    Where several collectives hang, the one that misses a rank which itself waits for nobody is the cause of the others.
     """
     calls: defaultdict[tuple[str, str, str, int], list[int]] = defaultdict(list)
     for rank, digest in digests.items():
@@ -49,11 +51,17 @@ def find_hang(digests: Mapping[int, Digest], hang_after: float) -> Hang | None:
     hangs = []
     for (group, ranks, op, sequence), arrived in calls.items():
         members = [digests[rank] for rank in _members(ranks) if rank in digests]
-        if all(member.age >= hang_after for member in members):
+        if all(member.age >= _limit(member, hang_after, stall_after) for member in members):
             absent = [d.rank for d in members if d.rank not in arrived and d.entered.get(group, 0) < sequence]
             free = [rank for rank in absent if digests[rank].waiting is None]
             hangs.append(_hang(digests, op, group, sequence, sorted(arrived), absent, free, hang_after))
     return min(hangs, key=lambda hang: (not hang.culprits, hang.culprits, hang.group, hang.waiting), default=None)
+
+
+def _limit(digest: Digest, hang_after: float, stall_after: float) -> float:
+    """Seconds that a rank may stand still while others wait for it."""
+    at_once = digest.waiting is not None or digest.phase == STEP or digest.state == STOPPED
+    return hang_after if at_once else max(hang_after, stall_after)
 
 
 def find_stall(digests: Mapping[int, Digest], stall_after: float) -> Hang | None:

@@ -26,7 +26,8 @@ class Rules:
         hosts: agents that must have joined before the run begins.
         home: the controller's own host; it tips the scale when exactly half of the agents are left.
         hang_after: a rank waits this long in a collective, and no member of it has moved for as long.
-        stall_after: no rank at all has moved for this long, though none waits for another; 0 never.
+        stall_after: a rank may take this long over something else than a step (loading, say) while others wait for it;
+            and no rank at all may stand still for longer. 0: for ever.
         slow_factor, slow_steps: report a rank that takes this many times the others' median outside collectives, in
             this many steps in a row.
         cordon_slow: replace a rank that is slower than this factor; 0 never.
