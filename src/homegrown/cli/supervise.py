@@ -115,9 +115,9 @@ def run(argv: list[str]) -> int:
     )
     if arguments.serve and arguments.join:
         raise UsageError("--serve and --join: a host leads or joins, not both")
-    if arguments.hosts > 1 and not arguments.serve:
+    if arguments.hosts > 1 and not (arguments.serve or arguments.join):
         raise UsageError(f"--hosts {arguments.hosts}: the host that leads them needs --serve HOST:PORT")
-    rules, site = arguments.rules(), arguments.site(load_train_config(train).run.absolute(), train)
+    site = arguments.site(load_train_config(train).run.absolute(), train)
 
     def show(line: str) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -125,4 +125,4 @@ def run(argv: list[str]) -> int:
     if arguments.join:
         return asyncio.run(join(site, Address.parse(arguments.join, "--join"), show))
     serve = Address.parse(arguments.serve, "--serve") if arguments.serve else None
-    return asyncio.run(lead(rules, site, show, serve))
+    return asyncio.run(lead(arguments.rules(), site, show, serve))

@@ -95,7 +95,7 @@ def disturb(plan: Plan, name: str, straight: Path) -> Row:
     except StageError as error:
         return Row(fault.what, same=False, remark=str(error))
     same = status == 0 and losses(run) == losses(straight)
-    remark = f"the run ended with status {status}" if status else ""
+    remark = "" if same else (f"the run ended with status {status}" if status else "other losses")
     return Row(fault.what, ended[0], resumed["lost_steps"], ended[1], same, remark)
 
 
@@ -156,7 +156,7 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         cells = [_seconds(row.detected), "-" if row.lost is None else str(row.lost), _seconds(row.resumed)]
-        verdict = row.remark if row.same is None else ("yes" if row.same else f"no {row.remark}".strip())
+        verdict = row.remark if row.same is None else ("yes" if row.same else f"no: {row.remark}")
         lines.append(f"| {row.fault} | {' | '.join(cells)} | {verdict} |")
     return "\n".join(lines) + "\n"
 

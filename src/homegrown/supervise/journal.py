@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,15 @@ class Journal:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            self._say(f"           {self.path} could not be written: {error.strerror}")
+            self._print(f"           {self.path} could not be written: {error.strerror}")
 
     def show(self, event: str, text: str) -> None:
         """Put a line on the console alone."""
-        self._say(f"{datetime.now():%H:%M:%S}  {event:<11} {text}")
+        self._print(f"{datetime.now():%H:%M:%S}  {event:<11} {text}")
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError):  # a console may be a file on a full disk, too
+            self._say(line)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
