@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from homegrown.parallel import flight
-from homegrown.parallel.flightfile import _ranks, _text
+from homegrown.parallel.flightfile import ranks_in, ranks_text
 
 WORLD = tuple(range(4))
 
@@ -109,7 +109,9 @@ class TestContent:
     def test_the_last_steps_are_kept_in_order(self, record):
         for number in range(40):
             flight.step(number)
-        assert [time.step for time in flight.read(record).times] == list(range(23, 39))
+        found = flight.read(record)
+        assert [time.step for time in found.times] == list(range(23, 39))
+        assert (found.first, found.step) == (0, 39)
 
     def test_threads_leave_what_they_entered(self, record):
         flight.enter("all_gather", "save", WORLD, 8)
@@ -148,14 +150,14 @@ class TestContent:
     ],
 )
 def test_ranks_as_text(ranks, text):
-    assert _text(ranks) == text.encode()
-    assert list(_ranks(text)) == list(ranks)
+    assert ranks_text(ranks) == text
+    assert list(ranks_in(text)) == list(ranks)
 
 
 def test_ranks_beyond_the_room_are_cut_at_a_whole_run():
     ranks = [number * number for number in range(1000)]
-    kept = list(_ranks(_text(ranks).decode()))
-    assert len(_text(ranks)) <= 986
+    kept = list(ranks_in(ranks_text(ranks)))
+    assert len(ranks_text(ranks)) <= 986
     assert kept == ranks[: len(kept)]
     assert len(kept) > 100
 
@@ -196,7 +198,7 @@ class TestReading:
         data = bytearray(record.read_bytes())
         newest = flight.read(record)
         start = 128 + newest.version % 2 * 1024
-        data[start + 40] ^= 0xFF
+        data[start + 48] ^= 0xFF
         copy = record.with_name("torn")
         copy.write_bytes(data)
         assert flight.read(copy).step == 1

@@ -53,6 +53,16 @@ COMMANDS: Commands = {
         ),
         Command("train", "homegrown.cli.train", "pretrain a model as a TOML file and flags say; resumes by itself"),
         Command(
+            "supervise",
+            "homegrown.cli.supervise",
+            "train with several workers and keep the run going when they die, hang, slow down or compute wrongly",
+        ),
+        Command(
+            "faults",
+            "homegrown.cli.faults",
+            "inject faults into a tiny real run and print the table of what became of it",
+        ),
+        Command(
             "report",
             "homegrown.cli.report",
             "draw the page of a run: plots, samples, compute per token, speed, energy, record",

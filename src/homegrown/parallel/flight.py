@@ -61,7 +61,7 @@ class _Recorder:
         self.path = path
         self.lock = threading.RLock()  # reentrant: a signal handler may note something while its thread holds it
         self.version = 0
-        self.number, self.doing = -1, b"start"
+        self.first, self.number, self.doing = -1, -1, b"start"
         self.groups: dict[str, tuple[int, Sequence[int]]] = {}
         self.entered = [0] * MAX_GROUPS
         self.inside: list[tuple[int, float, tuple[int, int, int, float, bytes]]] = []  # thread, start, collective
@@ -78,7 +78,9 @@ class _Recorder:
     def publish(self) -> None:
         self.version += 1
         collective = self.inside[-1][2] if self.inside else ()
-        self.file.put_state(self.version, time.time(), self.number, len(self.groups), self.doing, *collective)
+        self.file.put_state(
+            self.version, time.time(), self.first, self.number, len(self.groups), self.doing, *collective
+        )
 
     def enter(self, op: str, name: str, ranks: Sequence[int], nbytes: int) -> None:
         with self.lock:
@@ -105,6 +107,7 @@ class _Recorder:
     def step(self, number: int) -> None:
         with self.lock:
             self._stop_clock()
+            self.first = number if self.first < 0 else self.first
             self.number, self.doing = number, b"step"
             self.begun, self.waited = time.perf_counter(), 0.0
             self.publish()

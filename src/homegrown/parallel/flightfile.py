@@ -27,7 +27,7 @@ _MAGIC = b"hgfligh1"
 _CHECK = struct.Struct("@I")
 _HEADER = struct.Struct("@8sIIId64s")  # magic, rank, pid, attempt, opened, host
 _GROUP = struct.Struct("@32sH986s")  # name, length of the text, ranks as text
-_STATE = struct.Struct("@QdqIiQQd24s24s")  # version, moved, step, groups, then a collective: see `State`
+_STATE = struct.Struct("@QdqqIiQQd24s24s")  # in the order of `_parse`
 _ENTERED = struct.Struct(f"@{MAX_GROUPS}Q")
 _TIME = struct.Struct("@qff")  # step, seconds, waited
 
@@ -80,7 +80,7 @@ class Record:
         opened: wall-clock time at which the record was begun.
         version: how often it was written; while this grows, the worker moves.
         moved: wall-clock time of the last write.
-        step: the last step begun; -1 before the first.
+        first, step: the first and the last step begun; -1 before the first.
         phase: what it does.
         collective: the one it is inside of.
         entered: collectives entered so far, by name of the group.
@@ -95,6 +95,7 @@ class Record:
     opened: float
     version: int
     moved: float
+    first: int
     step: int
     phase: str
     collective: Collective | None
@@ -115,7 +116,7 @@ class FlightFile:
 
     def put_group(self, index: int, name: str, ranks: Sequence[int]) -> None:
         """Enter a group into the table, before any state counts it."""
-        text = _text(ranks)
+        text = ranks_text(ranks).encode()
         self._seal(_GROUPS_AT + index * _GROUP_ROOM, _GROUP.pack(name.encode()[:32], len(text), text))
 
     def put_entered(self, index: int, count: int) -> None:
@@ -127,12 +128,12 @@ class FlightFile:
         _TIME.pack_into(self._slot, _TIMES_AT + _TIME.size * (time.step % KEPT_STEPS), *time)
 
     def put_state(
-        self, version: int, moved: float, step: int, groups: int, phase: bytes,
+        self, version: int, moved: float, first: int, step: int, groups: int, phase: bytes,
         group: int = -1, sequence: int = 0, nbytes: int = 0, since: float = 0.0, op: bytes = b"",
     ) -> None:  # fmt: skip
         """Write the state, with all that was put before, into the slot that does not hold the last one."""
         slot = self._slot
-        _STATE.pack_into(slot, 8, version, moved, step, groups, group, sequence, nbytes, since, op, phase)
+        _STATE.pack_into(slot, 8, version, moved, first, step, groups, group, sequence, nbytes, since, op, phase)
         _CHECK.pack_into(slot, 0, zlib.crc32(memoryview(slot)[_CHECK.size :]))
         start = _SLOTS_AT + version % 2 * _SLOT
         self._map[start : start + _SLOT] = slot
@@ -171,7 +172,7 @@ def _parse(data: bytes) -> Record | None:
     if magic != _MAGIC:
         return None
     slot = max(slots, key=lambda slot: _STATE.unpack_from(slot, 4)[0])
-    version, moved, step, count, group, sequence, nbytes, since, op, phase = _STATE.unpack_from(slot, 4)
+    version, moved, first, step, count, group, sequence, nbytes, since, op, phase = _STATE.unpack_from(slot, 4)
     groups = list(_groups(data, count))
     if len(groups) < count:
         return None
@@ -180,7 +181,7 @@ def _parse(data: bytes) -> Record | None:
     inside = Collective(_word(op), groups[group][0], sequence, nbytes, since) if group >= 0 else None
     return Record(
         rank=rank, pid=pid, host=_word(host), attempt=attempt, opened=opened,
-        version=version, moved=moved, step=step, phase=_word(phase), collective=inside,
+        version=version, moved=moved, first=first, step=step, phase=_word(phase), collective=inside,
         entered={name: entered[index] for index, (name, _) in enumerate(groups)}, groups=dict(groups),
         times=tuple(sorted(time for time in times if time.step >= 0)),
     )  # fmt: skip
@@ -191,7 +192,7 @@ def _groups(data: bytes, count: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         sealed = _sealed(data, _GROUPS_AT + index * _GROUP_ROOM, _GROUP.size)
         if sealed is not None:
             name, length, text = _GROUP.unpack(sealed)
-            yield _word(name), tuple(_ranks(text[:length].decode()))
+            yield _word(name), tuple(ranks_in(text[:length].decode()))
 
 
 def _sealed(data: bytes, start: int, size: int) -> bytes | None:
@@ -214,10 +215,10 @@ def _create(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), _SIZE)
 
 
-def _text(ranks: Sequence[int]) -> bytes:
-    """`0-3,8-56:8` for 0, 1, 2, 3, 8, 16, ... 56, cut before the first run for which there is no room."""
+def ranks_text(ranks: Sequence[int], room: int = _TEXT) -> str:
+    """`0-3,8-56:8` for 0, 1, 2, 3, 8, 16, ... 56, cut before the first run for which `room` characters are too few."""
     runs: list[str] = []
-    room, start = _TEXT, 0
+    start = 0
     while start < len(ranks):
         end = start + 1
         stride = ranks[end] - ranks[start] if end < len(ranks) else 1
@@ -232,10 +233,11 @@ def _text(ranks: Sequence[int]) -> bytes:
             break
         runs.append(run)
         start = end
-    return ",".join(runs).encode()
+    return ",".join(runs)
 
 
-def _ranks(text: str) -> Iterator[int]:
+def ranks_in(text: str) -> Iterator[int]:
+    """The ranks that `ranks_text` wrote."""
     for run in filter(None, text.split(",")):
         ends, _, stride = run.partition(":")
         first, _, last = ends.partition("-")

@@ -115,11 +115,8 @@ def _read(environment: Mapping[str, str]) -> _Place:
             f"{', '.join(missing)}; start several processes with torchrun, which sets all five, or unset all for one"
         )
     rank, size, local_rank, port = (_number(environment, name) for name in (*_NUMBERS, "MASTER_PORT"))
-    if not local_rank <= rank < size:
-        raise WorldError(
-            f"environment: RANK={rank}, WORLD_SIZE={size}, LOCAL_RANK={local_rank}; right is "
-            "LOCAL_RANK <= RANK < WORLD_SIZE, counted from 0"
-        )
+    if rank >= size:  # LOCAL_RANK may be above RANK: a supervisor passes over slots that are cordoned
+        raise WorldError(f"environment: RANK={rank}, WORLD_SIZE={size}; right is RANK < WORLD_SIZE, counted from 0")
     if port >= 1 << 16:
         raise WorldError(f"environment: MASTER_PORT={port}; a port is below {1 << 16}")
     return _Place(rank, size, local_rank, environment["MASTER_ADDR"], port)
