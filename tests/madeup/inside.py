@@ -133,10 +133,10 @@ def seeds_reach_it(world: World) -> None:
 def trained(config: TrainConfig, device: str, steps: int = 3) -> tuple[list[str], dict[str, Tensor]]:
     """Every loss term and the gradient norm of some steps, and all that a checkpoint would hold."""
     bench = Workbench(tiny.replaced(config, device=device))
-    results = [bench.stepper.step(step, bench.batches.batch(step - 1)) for step in range(1, steps + 1)]
+    results = [bench.stepper.step(step, bench.batch(step - 1)) for step in range(1, steps + 1)]
     figures = [float(value).hex() for result in results for value in (*result.terms.values(), result.grad_norm)]
     assert {tensor.device.type for tensor in bench.model.state_dict().values()} == {bench.device.type}
-    return figures, bench.stepper.state_dict()
+    return figures, bench.stepper.wanted()
 
 
 def config_for(world: World, **changes: Any) -> TrainConfig:

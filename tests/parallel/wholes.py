@@ -130,7 +130,7 @@ def gradient(parameter: Tensor) -> Tensor:
 
 
 def check_totals(found: Totals, expected: Totals) -> None:
-    """Rounding alone: float64 carries 1e-16 a step, and a gradient's numbers are compared on the scale of its largest."""
+    """Rounding alone: float64 carries 1e-16 a step; a gradient's numbers are compared on the scale of its largest."""
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-12, atol=1e-12)
     assert found[1].keys() == expected[1].keys()
     for name, grad in expected[1].items():

@@ -119,4 +119,4 @@ def test_the_host_holds_each_storage_once_and_no_parameter():
 def test_offload_on_the_cpu_is_refused():
     config = tiny.replaced(tiny.train_config(None), offload="activations")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r'offload = "activations": this run computes on the CPU'):
-        kept_as_configured(config, Longcat(config.model), torch.device("cpu"))
+        kept_as_configured(config, [Longcat(config.model)], torch.device("cpu"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class Kept(NamedTuple):
 
 
 def kept_as_configured(
-    config: TrainConfig, model: Longcat, device: torch.device, *, least: int = OFFLOADED_BYTES
+    config: TrainConfig, models: Sequence[Longcat], device: torch.device, *, least: int = OFFLOADED_BYTES
 ) -> Callable[[], AbstractContextManager[None]]:
     """A context for every forward pass of a run, in which saved tensors are dropped or moved as configured.
 
@@ -36,21 +37,22 @@ def kept_as_configured(
 
     Args:
         config: its `recompute` and `offload`.
-        model: whose parameters stay where they are.
+        models: the parts that live here; their parameters stay where they are.
         device: where it computes.
         least: bytes from which on a saved tensor is moved.
 
     Raises:
         ConfigError: the device's memory is the host's.
     """
-    model.recompute = config.recompute == "full"
+    for model in models:
+        model.recompute = config.recompute == "full"
     selective, away = config.recompute == "selective", config.offload == "activations"
     if away and device.type == "cpu":
         raise ConfigError(
             'offload = "activations": this run computes on the CPU, whose memory is the host\'s already; use "none"'
         )
     if away:
-        return lambda: saving(selective, HostStore(model.parameters(), least))
+        return lambda: saving(selective, HostStore(chain(*(model.parameters() for model in models)), least))
     return (lambda: saving(True)) if selective else nullcontext
 
 
