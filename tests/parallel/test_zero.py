@@ -158,6 +158,7 @@ def groups_of(layout: Layout, world: Any) -> Groups | None:
     for ranks in made:
         if 1 < len(ranks) < world.size:
             torch.distributed.new_group([world.rank], use_local_synchronization=True)
+    torch.distributed.new_group(backend="gloo")  # the one for saving is of all processes
     return None
 
 
