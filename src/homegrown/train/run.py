@@ -36,7 +36,7 @@ from homegrown.train.step import Stepper
 
 ADJUSTABLE = {
     "run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval", "parallel", "recompute",
-    "offload",
+    "offload", "check", "digest_every",
 }  # fmt: skip
 """Keys that may change when a run is resumed; the others decide what the run is."""
 
