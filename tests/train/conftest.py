@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,8 @@ from homegrown.cli.main import main
 from homegrown.config import to_toml
 from homegrown.data import TokenDataset
 
-from . import tiny
+from ..parallel.spawn import spawn
+from . import corrupted, tiny
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,16 @@ def straight(run_file: Path) -> Path:
     with tiny.torch_settings():
         assert main(["train", str(run_file)]) == 0
     return run_file.parent / "run"
+
+
+@pytest.fixture(scope="session")
+def pair(dataset: TokenDataset, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes found, some of them wrong, see `corrupted.pair`; their run's directory under `folder`."""
+    folder = tmp_path_factory.mktemp("pair")
+    return [{**told, "folder": folder} for told in spawn(2, corrupted.pair, dataset.path, folder)]
+
+
+@pytest.fixture(scope="session")
+def four(dataset: TokenDataset) -> list[dict[str, Any]]:
+    """The same of four processes, see `corrupted.four`."""
+    return spawn(4, corrupted.four, dataset.path)
