@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from homegrown.config import CheckConfig, DataConfig, ParallelConfig, TrainConfig
 from homegrown.ops.registry import Implementation, wrapping
@@ -17,7 +17,7 @@ from homegrown.parallel.world import World
 from homegrown.train.corruption import CorruptionError
 from homegrown.train.corruption.watch import record_corruption
 from homegrown.train.digest import digest, rows_digest
-from homegrown.train.run import Run, Workbench, open_run
+from homegrown.train.run import Workbench, open_run
 
 from . import tiny
 
@@ -216,21 +216,13 @@ def digests(world: World, data: Path) -> dict[str, Any]:
     """Digests of state and data of two steps of data parallelism, and of one of the most spread layout."""
     bench = Workbench(config_of(data, P()), world)
     bench.stepper.step(1, bench.batch(0))
-    run = _only_bench(bench)
-    told: dict[str, Any] = {"data": [rows_digest(run, step) for step in range(2)]}
+    told: dict[str, Any] = {"data": [rows_digest(bench, step) for step in range(2)]}
     told["state"] = digest(bench.stepper.owned(), bench.groups["world"])
     other = Workbench(config_of(data, P(tp=2)), world)
     return told | {
-        "tensor, data": rows_digest(_only_bench(other), 1),
+        "tensor, data": rows_digest(other, 1),
         "tensor, fresh": digest(other.stepper.owned(), other.groups["world"]),
     }
-
-
-def _only_bench(bench: Workbench) -> Run:
-    """A run as far as digests look at it."""
-    run = Run.__new__(Run)
-    run.bench = bench
-    return run
 
 
 def recorded(world: World, config: TrainConfig) -> dict[str, Any]:
@@ -250,7 +242,3 @@ def recorded(world: World, config: TrainConfig) -> dict[str, Any]:
     finally:
         run.close()
     return {"error": None}
-
-
-def parameters(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from homegrown.parallel.collectives import gather
 from homegrown.parallel.groups import Group
-from homegrown.train.run import Run
+from homegrown.train.run import Run, Workbench
 from homegrown.train.trainer import Callback, Measured
 
 _BYTES = 32
@@ -36,9 +36,8 @@ def digest(tensors: Mapping[str, Tensor], group: Group) -> str:
     return _sum(bytes(row) for row in gather(own, group).tolist()).to_bytes(_BYTES, "big").hex()
 
 
-def rows_digest(run: Run, step: int) -> str:
+def rows_digest(bench: Workbench, step: int) -> str:
     """Digest of the global batch of a step (from 0): its rows' tokens and document borders. Collective."""
-    bench = run.bench
     place = bench.layout.place(bench.world.rank)
     rows: dict[str, Tensor] = {}
     # Of those who share a row, one speaks.
@@ -59,7 +58,7 @@ class Digests(Callback):
         if not every or (run.step % every and run.step != run.config.steps):
             return
         state = digest(run.bench.stepper.owned(), run.bench.groups["world"])
-        run.ledger.append("digest", step=run.step, state=state, data=rows_digest(run, run.step - 1))
+        run.ledger.append("digest", step=run.step, state=state, data=rows_digest(run.bench, run.step - 1))
 
 
 def _sum(hashes: Iterable[bytes]) -> int:
