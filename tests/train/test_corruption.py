@@ -96,9 +96,9 @@ class TestHealthy:
             assert checked["error"] is None
             assert checked["steps"] == without["steps"] and checked["digest"] == without["digest"]
 
-    @pytest.mark.parametrize("changes", [{"recompute": "full"}, {"precision": "bfloat16"}])
+    @pytest.mark.parametrize("changes", [{"recompute": "full"}, {"recompute": "selective"}, {"precision": "bfloat16"}])
     def test_alone(self, dataset, changes):
-        config = corrupted.config_of(dataset.path, ParallelConfig(), **changes)
+        config = corrupted.config_of(dataset.path, ParallelConfig(), rows=2, **changes)
         without = corrupted.trained(ALONE, config)
         checked = corrupted.trained(ALONE, tiny.replaced(config, check=CheckConfig(every=1, products=True)))
         assert checked["error"] is None and checked == without

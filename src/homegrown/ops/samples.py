@@ -1,4 +1,4 @@
-"""Inputs for every op, the same on all machines: drawn on the CPU from one seed. They tell sound devices from others."""
+"""Inputs for every op, the same on all machines: drawn on the CPU from one seed. They tell devices apart."""
 
 from __future__ import annotations
 
