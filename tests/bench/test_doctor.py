@@ -19,11 +19,11 @@ from homegrown.bench.doctor.examine import ticks
 from homegrown.bench.doctor.judge import compare, judge
 from homegrown.bench.doctor.kernels import check_kernels
 from homegrown.bench.doctor.report import Node, named, read, write
-from homegrown.bench.doctor.samples import samples
 from homegrown.bench.doctor.show import findings, tables, verdict
 from homegrown.bench.record import Spread
 from homegrown.cli.main import main
 from homegrown.config import UserError
+from homegrown.ops.samples import samples
 from homegrown.parallel.world import World, leave
 
 from ..parallel.spawn import spawn

@@ -68,6 +68,11 @@ COMMANDS: Commands = {
             "draw the page of a run: plots, samples, compute per token, speed, energy, record",
         ),
         Command(
+            "verify",
+            "homegrown.cli.verify",
+            "check a run's record, compare two runs bit for bit, or do steps of a run again and compare",
+        ),
+        Command(
             "bench",
             "homegrown.cli.bench",
             "measure a training step against this machine's limits and against transformers",

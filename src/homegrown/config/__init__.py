@@ -23,6 +23,7 @@ from homegrown.config.model import (
 )
 from homegrown.config.parallel import ParallelConfig
 from homegrown.config.train import (
+    CheckConfig,
     CheckpointConfig,
     ControllerConfig,
     DataConfig,
@@ -36,6 +37,7 @@ from homegrown.config.train import (
 )
 
 __all__ = [
+    "CheckConfig",
     "CheckpointConfig",
     "ConfigError",
     "ControllerConfig",

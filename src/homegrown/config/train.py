@@ -148,6 +148,25 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Checks against silent data corruption: devices that compute, keep or send wrong bits and say nothing. What they
+    find ends the run before it reaches a checkpoint, and names the rank."""
+
+    every: int = 0
+    """Steps between checks: all holders of a weight have its owner's bits, a micro-batch computed twice gives the same
+    bits, all ranks compute the same sample alike. With checks on, they are also made before each save. 0 makes none."""
+    products: bool = False
+    """At those steps, compare the sums of rows and columns of every matrix product with what its factors say."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"check.every = {self.every}: must not be negative")
+        require(
+            not self.products or self.every > 0,
+            "check.products: products are checked in steps that are checked; set check.every as well",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Held-out scoring and samples while training."""
 
@@ -199,6 +218,8 @@ class TrainConfig:
     """Write TensorBoard events beside metrics.jsonl (needs the `tensorboard` extra)."""
     log_every: int = 1
     """Steps between lines in metrics.jsonl."""
+    digest_every: int = 0
+    """Steps between digests of state and data in the ledger, for `homegrown verify`; 0 writes none."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -207,12 +228,14 @@ class TrainConfig:
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")
+        require(self.digest_every >= 0, f"digest_every = {self.digest_every}: must not be negative")
         require(
             self.model.n_routed_experts % self.loss.balance_groups == 0,
             f"loss.balance_groups = {self.loss.balance_groups}: must divide model.n_routed_experts = "

@@ -3,6 +3,7 @@
 from homegrown.ops.attention import attention
 from homegrown.ops.cross_entropy import linear_cross_entropy
 from homegrown.ops.experts import experts
+from homegrown.ops.grouped import grouped_outer, grouped_product
 from homegrown.ops.indexing import core_targets, index_scores, indexer_loss, select
 from homegrown.ops.latent import expand_keys, latent_attention
 from homegrown.ops.linear import linear
@@ -21,6 +22,8 @@ __all__ = [
     "core_targets",
     "expand_keys",
     "experts",
+    "grouped_outer",
+    "grouped_product",
     "index_scores",
     "indexer_loss",
     "latent_attention",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from homegrown.ops.grouped import grouped_outer, grouped_product
 from homegrown.ops.registry import Op
 from homegrown.ops.saved import recomputable
 
@@ -67,9 +67,9 @@ class _SortedExperts(torch.autograd.Function):
         x_RH = recomputable(torch.index_select, x_NH, 0, token_R)
         gate_R = gate_NK.reshape(-1).index_select(0, order).to(x_NH.dtype)
         gate_R[-1] = 0
-        hidden_R2F = _grouped(x_RH, w_in_E2FH.flatten(1, 2), ends, sizes)
+        hidden_R2F = grouped_product(x_RH, w_in_E2FH.flatten(1, 2), ends, sizes)
         act_RF = F.silu(hidden_R2F[:, :width]).mul_(hidden_R2F[:, width:])
-        out_RH = _grouped(act_RF * gate_R[:, None], w_out_EHF, ends, sizes)
+        out_RH = grouped_product(act_RF * gate_R[:, None], w_out_EHF, ends, sizes)
         ctx.save_for_backward(x_RH, hidden_R2F, gate_R, token_R, order, ends, slot_NK, w_in_E2FH, w_out_EHF)
         ctx.gate_dtype, ctx.sizes = gate_NK.dtype, sizes
         return _gather_sum(out_RH, slot_NK)
@@ -82,15 +82,15 @@ class _SortedExperts(torch.autograd.Function):
         grad_RH = grad_NH.index_select(0, token_R)
         silu_RF = F.silu(gate_RF)
         act_RF = silu_RF * up_RF
-        grad_act_RF = _grouped(grad_RH, w_out_EHF.transpose(1, 2), ends, sizes)
+        grad_act_RF = grouped_product(grad_RH, w_out_EHF.transpose(1, 2), ends, sizes)
         grad_gate_R = (grad_act_RF * act_RF).sum(-1, dtype=torch.promote_types(grad_NH.dtype, torch.float32))
-        grad_w_out = _grouped_outer(grad_RH, act_RF.mul_(gate_R[:, None]), ends, sizes)
+        grad_w_out = grouped_outer(grad_RH, act_RF.mul_(gate_R[:, None]), ends, sizes)
         grad_act_RF.mul_(gate_R[:, None])
         grad_hidden_R2F = torch.empty_like(hidden_R2F)
         torch.ops.aten.silu_backward.grad_input(grad_act_RF * up_RF, gate_RF, grad_input=grad_hidden_R2F[:, :width])
         torch.mul(grad_act_RF, silu_RF, out=grad_hidden_R2F[:, width:])
-        grad_w_in = _grouped_outer(grad_hidden_R2F, x_RH, ends, sizes).unflatten(1, (2, width))
-        grad_x_RH = _grouped(grad_hidden_R2F, w_in_E2FH.flatten(1, 2).transpose(1, 2), ends, sizes)
+        grad_w_in = grouped_outer(grad_hidden_R2F, x_RH, ends, sizes).unflatten(1, (2, width))
+        grad_x_RH = grouped_product(grad_hidden_R2F, w_in_E2FH.flatten(1, 2).transpose(1, 2), ends, sizes)
         grad_gate = torch.zeros(slot_NK.numel(), dtype=grad_gate_R.dtype, device=grad_NH.device)
         grad_gate.index_copy_(0, order[:-1], grad_gate_R[:-1])
         return (
@@ -152,38 +152,3 @@ def _sort_pairs(index_NK: Tensor, n_experts: int, sizes: Sequence[int] | None = 
 def _gather_sum(rows_RH: Tensor, slot_NK: Tensor) -> Tensor:
     """out[n] = Σ_k rows[slot[n, k]], summed in choice order."""
     return F.embedding_bag(slot_NK, rows_RH, mode="sum")
-
-
-def _grouped(x_RA: Tensor, w_EBA: Tensor, ends: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
-    """Rows of expert e times w[e]ᵀ: [R, A] x [E, B, A] -> [R, B]."""
-    if sizes is None and _grouped_mm_takes(x_RA, w_EBA):
-        return F.grouped_mm(x_RA, w_EBA.transpose(1, 2), offs=ends)
-    out = x_RA.new_empty(x_RA.shape[0], w_EBA.shape[1])
-    start = 0
-    for expert, end in enumerate(_stops(ends, sizes)):
-        torch.mm(x_RA[start:end], w_EBA[expert].T, out=out[start:end])
-        start = end
-    return out
-
-
-def _grouped_outer(a_RA: Tensor, b_RB: Tensor, ends: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
-    """Per expert, its rows of a times its rows of b, transposed: [R, A], [R, B] -> [E, A, B]."""
-    out = a_RA.new_empty(len(ends), a_RA.shape[1], b_RB.shape[1])
-    start = 0
-    for expert, end in enumerate(_stops(ends, sizes)):
-        torch.mm(a_RA[start:end].T, b_RB[start:end], out=out[expert])
-        start = end
-    return out
-
-
-def _stops(ends: Tensor, sizes: Sequence[int] | None) -> list[int]:
-    """`ends` on the host; the spare pair is the last expert's."""
-    if sizes is None:
-        return ends.tolist()
-    return [*accumulate(sizes[:-1]), sum(sizes) + 1]
-
-
-def _grouped_mm_takes(x: Tensor, w: Tensor) -> bool:
-    # The grouped product wants 16-byte aligned rows and knows these dtypes only.
-    aligned = all(size * x.element_size() % 16 == 0 for size in (x.shape[1], w.shape[1]))
-    return aligned and x.shape[0] > 0 and x.dtype in (torch.float32, torch.bfloat16) and x.dtype == w.dtype

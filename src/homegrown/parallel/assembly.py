@@ -94,8 +94,8 @@ class Assembly:
         parts = self.parts.values()
         return {layer: mixture.router for part in parts for layer, mixture in mixtures(part.model).items()}
 
-    def begin_leaf(self, micro: int) -> None:
-        """A part begins with a micro-batch: rows' gradients that come back belong to it."""
+    def begin_leaf(self, micro: int | None) -> None:
+        """A part begins with a micro-batch: rows' gradients that come back belong to it; with `None`, to nothing."""
         if self._rows is not None:
             self._rows.begin_leaf(micro)
 

@@ -55,7 +55,7 @@ class RowExchange:
         self._batches = [rank // sharing - group.ranks[0] // sharing for rank in group.ranks]
         self._places = [rank % sharing for rank in group.ranks]
         self._places_each = 1 << (sharing - 1).bit_length()
-        self._leaf = 0
+        self._leaf: int | None = 0
         self._under_way: tuple[int, list[Piece]] = (0, [])
         self._kept: dict[int, Piece] = {}
 
@@ -69,8 +69,9 @@ class RowExchange:
         """Rows that are here."""
         return self.borders[self.group.rank + 1] - self.start
 
-    def begin_leaf(self, number: int) -> None:
-        """Lookups from now on belong to leaf `number` of this process, from 0 in each step."""
+    def begin_leaf(self, number: int | None) -> None:
+        """Lookups from now on belong to leaf `number` of this process, from 0 in each step; `None`: to none, and their
+        gradients are dropped."""
         self._leaf = number
 
     def __call__(self, table: Tensor, ids: Tensor) -> Tensor:
@@ -99,8 +100,10 @@ class RowExchange:
         rows_UW = exchange(table.index_select(0, wanted - self.start), self.group, received, sent)
         return rows_UW.index_select(0, which_I)
 
-    def keep(self, leaf: int, piece: Piece) -> None:
+    def keep(self, leaf: int | None, piece: Piece) -> None:
         """Note a part of a leaf's gradient; ids may be repeated."""
+        if leaf is None:
+            return
         if leaf != self._under_way[0]:
             self._finish()
             self._under_way = (leaf, [])
@@ -203,7 +206,7 @@ class RowExchange:
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor, rows: RowExchange, leaf: int) -> Tensor:
+    def forward(ctx: Any, table: Tensor, ids: Tensor, rows: RowExchange, leaf: int | None) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.rows, ctx.leaf = rows, leaf
         return rows.fetch(table, ids.flatten()).view(*ids.shape, rows.width)

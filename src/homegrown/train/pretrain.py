@@ -19,6 +19,9 @@ from homegrown.parallel.world import join, leave
 from homegrown.report import write_report
 from homegrown.train.analysis import analyse
 from homegrown.train.callbacks import Checkpoints, HeldOut, MetricsLog, Samples, TensorBoard, record_score
+from homegrown.train.corruption import CorruptionError
+from homegrown.train.corruption.watch import Integrity, record_corruption
+from homegrown.train.digest import Digests
 from homegrown.train.display import Display
 from homegrown.train.evaluate import Score
 from homegrown.train.export import export_checkpoint
@@ -71,6 +74,9 @@ def pretrain(
             return Finished(outcome)
         spent = {**(times or {}), "train": time.perf_counter() - started}
         return _finish(run, console, outcome, compare, spent)
+    except CorruptionError as error:
+        record_corruption(run, error)
+        raise
     finally:
         run.close()
         leave()
@@ -78,7 +84,16 @@ def pretrain(
 
 def callbacks(run: Run, console: Console) -> Sequence[Callback]:
     """The usual watchers, the record before the display."""
-    watchers: list[Callback] = [_Energy(), MetricsLog(), HeldOut(), Samples(), Checkpoints(console), Display(console)]
+    watchers: list[Callback] = [
+        _Energy(),
+        MetricsLog(),
+        Integrity(),
+        Digests(),
+        HeldOut(),
+        Samples(),
+        Checkpoints(console),
+        Display(console),
+    ]
     if run.config.tensorboard:
         watchers.insert(1, TensorBoard(run.path / "tensorboard"))
     return watchers

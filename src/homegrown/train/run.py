@@ -28,6 +28,7 @@ from homegrown.parallel.world import World, join
 from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import Checkpoints, Manifest, Report
+from homegrown.train.corruption import Checks
 from homegrown.train.environment import environment
 from homegrown.train.evaluate import ROWS, Score, Scorer, evaluate, scorer_of
 from homegrown.train.growth import grown_tensors
@@ -36,7 +37,7 @@ from homegrown.train.step import Stepper
 
 ADJUSTABLE = {
     "run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval", "parallel", "recompute",
-    "offload",
+    "offload", "check", "digest_every",
 }  # fmt: skip
 """Keys that may change when a run is resumed; the others decide what the run is."""
 
@@ -54,6 +55,7 @@ class Workbench:
         device, dtype: where and in what the step runs.
         dataset, batches: the data and its global order.
         assembly, stepper: new weights and what moves them.
+        checks: against silent corruption; `None` where none are made.
     """
 
     def __init__(self, config: TrainConfig, world: World | None = None) -> None:
@@ -88,6 +90,10 @@ class Workbench:
             gradient_dtype=None if leaves == 1 else torch.promote_types(self.dtype, torch.float32),
         )  # fmt: skip
         self.stepper = Stepper(self.assembly, optimizer, config, self.device)
+        self.checks: Checks | None = None
+        if config.check.every:
+            self.checks = Checks(config, self.assembly, optimizer, self.groups, self.device, self.dtype)
+            self.stepper.conduct = self.checks.conduct
 
     def batch(self, step: int) -> Batch:
         """This process's rows of the global batch of `step`, from 0 on."""
@@ -162,7 +168,10 @@ class Run:
 
         Raises:
             CheckpointError: see `settle`.
+            CorruptionError: a check that is made before saving failed.
         """
+        if self.bench.checks is not None:
+            self.bench.checks.before_save(self.step)
         facts = {
             "elapsed_s": self.elapsed,
             "data_fingerprint": self.dataset.fingerprint,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ from homegrown.train.losses import (
     forward_part,
     plan_losses,
 )
+
+Forward = Callable[[int, int, Tensor | None], PartOutput]
+"""(part, micro-batch, hidden state from the part before) -> what the part makes of it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,21 @@ class StepResult:
     plan: LossPlan
 
 
+class Conduct(Protocol):
+    """Has the micro-batches of a step computed."""
+
+    def __call__(
+        self, step: int, micros: int, forward: Forward, done: Callable[[int, int], None], again: Forward
+    ) -> None:
+        """Run the pipeline over a step.
+
+        Args:
+            step: its number, from 1.
+            micros, forward, done: as for `Pipeline.run`.
+            again: computes a part as `forward` does, and notes nothing; for who wants to compute more than the step.
+        """
+
+
 class Stepper:
     """A rank's part of the model, its optimizer and the controllers, moved on one global batch at a time.
 
@@ -68,6 +87,9 @@ class Stepper:
         optimizer: of their parameters.
         config: the run.
         device: where it computes.
+
+    Attributes:
+        conduct: what has micro-batches computed; replaced from outside by what looks at it closely.
     """
 
     def __init__(
@@ -79,6 +101,7 @@ class Stepper:
         self.guard = StepGuard(config.guard, device)
         self.keeping = kept_as_configured(config, [part.model for part in assembly.parts.values()], device)
         self._leaves = Leaves()
+        self.conduct: Conduct = self._conduct
 
     def step(self, step: int, batch: Batch) -> StepResult:
         """Take optimizer step number `step` (from 1) on this rank's rows of a global batch."""
@@ -92,18 +115,21 @@ class Stepper:
         ]
         work = _Work(config.model, plan, self.device)
 
-        def forward(number: int, micro: int, hidden: Tensor | None) -> PartOutput:
+        def compute(number: int, micro: int, hidden: Tensor | None) -> PartOutput:
             part = assembly.parts[number]
-            assembly.begin_leaf(micro)
             with self.keeping():
-                out = forward_part(part.model, hidden, micros[micro], plan, self.portion, last=part.last)
-            work.watch(number, part.layers, out)
+                return forward_part(part.model, hidden, micros[micro], plan, self.portion, last=part.last)
+
+        def forward(number: int, micro: int, hidden: Tensor | None) -> PartOutput:
+            assembly.begin_leaf(micro)
+            out = compute(number, micro, hidden)
+            work.watch(number, assembly.parts[number].layers, out)
             return out
 
         def done(number: int, micro: int) -> None:
             self._leaves.take(assembly.parts[number].model.named_parameters())
 
-        assembly.pipeline.run(len(micros), forward, done)
+        self.conduct(step, len(micros), forward, done, compute)
         self._leaves.give(assembly.named_parameters())
         assembly.collect(len(micros))
         self.optimizer.reduce(plan.trains)
@@ -121,6 +147,12 @@ class Stepper:
         if plan.index_loss != "dense":
             self.controller.update(counts, seen, (step - 1) / max(1, config.steps - 1), keep)
         return StepResult(step, seen, terms, norm, keep, factor, counts, health, plan)
+
+    def _conduct(
+        self, step: int, micros: int, forward: Forward, done: Callable[[int, int], None], again: Forward
+    ) -> None:
+        """Compute each micro-batch once."""
+        self.assembly.pipeline.run(micros, forward, done)
 
     def _plan(self, step: int, first: Tensor) -> LossPlan:
         config = self.config

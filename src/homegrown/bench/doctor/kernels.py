@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from homegrown import ops
 from homegrown.bench.doctor.report import KernelResult
-from homegrown.bench.doctor.samples import Sample, samples
 from homegrown.bench.interleave import Tick
+from homegrown.ops.samples import Sample, samples
 
 TOLERANCES = {
     # Sums of up to a thousand terms in another order.
@@ -57,11 +57,11 @@ def _check(sample: Sample, device: torch.device, dtype: torch.dtype, runs: int) 
     )
     inputs = [tensor.to(dtype) for tensor in sample.tensors]
     try:
-        outcomes = [_run(sample.call, [tensor.to(device) for tensor in inputs]) for _ in range(runs)]
+        outcomes = [_run(sample, [tensor.to(device) for tensor in inputs]) for _ in range(runs)]
     except (RuntimeError, NotImplementedError, TypeError) as error:
         return result(failure=str(error).partition("\n")[0])
     with ops.using(**({sample.kernel: "reference"} if op else {})):
-        wanted = _run(sample.call, [tensor.to(torch.float64) for tensor in inputs])
+        wanted = _run(sample, [tensor.to(torch.float64) for tensor in inputs])
     digests = [_digest(outcome) for outcome in outcomes]
     return result(
         error=max(_relative(got, right) for got, right in zip(outcomes[0], wanted, strict=True)),
@@ -70,14 +70,9 @@ def _check(sample: Sample, device: torch.device, dtype: torch.dtype, runs: int) 
     )
 
 
-def _run(call: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """Output and the gradients of a fixed projection of it, on the CPU."""
-    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-    out = call(*leaves)
-    if out.is_floating_point():
-        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).to(out.device, out.dtype)
-        (out * weights).sum().backward()
-    return [out.detach().cpu(), *(leaf.grad.cpu() for leaf in leaves if leaf.grad is not None)]
+def _run(sample: Sample, inputs: list[Tensor]) -> list[Tensor]:
+    """What the sample gives, on the CPU."""
+    return [tensor.cpu() for tensor in sample.run(inputs)]
 
 
 def _digest(tensors: list[Tensor]) -> str:

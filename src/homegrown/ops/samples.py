@@ -1,8 +1,8 @@
-"""Inputs for every op, the same on all machines: drawn on the CPU from one seed."""
+"""Inputs for every op, the same on all machines: drawn on the CPU from one seed. They tell devices apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,19 @@ class Sample:
     tensors: list[Tensor]
     call: Callable[..., Tensor]
 
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Output, and the gradients of a fixed projection of it where it has any, where the inputs are.
+
+        Args:
+            inputs: `tensors` in the dtype and on the device under test.
+        """
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        out = self.call(*leaves)
+        if out.requires_grad:
+            weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).to(out.device, out.dtype)
+            (out * weights).sum().backward()
+        return [out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
 
 def samples(length: int) -> list[Sample]:
     """One sample for every registered op, and for the two kernels beside them that could depend on timing.
@@ -38,7 +51,10 @@ def samples(length: int) -> list[Sample]:
         length: tokens a row; widths grow with it.
     """
     draw = _Draw()
-    return [*_elementwise(draw, length), *_products(draw, length), *_attention(draw, length), *_lookups(draw, length)]
+    return [
+        *_elementwise(draw, length), *_products(draw, length), *_grouped(draw, length), *_attention(draw, length),
+        *_lookups(draw, length),
+    ]  # fmt: skip
 
 
 class _Draw:
@@ -95,6 +111,23 @@ def _products(draw: _Draw, length: int) -> list[Sample]:
             experts,
         ),
     ]  # fmt: skip
+
+
+def _grouped(draw: _Draw, length: int) -> list[Sample]:
+    rows, width, inner = BATCH * length, 2 * length, length
+    # Groups of all sizes, one without rows; the fast implementations have no gradients of their own.
+    ends = torch.tensor([0, *(rows * group**2 // (EXPERTS - 1) ** 2 for group in range(1, EXPERTS))], dtype=torch.int32)
+
+    def product(x: Tensor, weight: Tensor) -> Tensor:
+        return ops.grouped_product(x.detach(), weight.detach(), ends.to(x.device))
+
+    def outer(x: Tensor, y: Tensor) -> Tensor:
+        return ops.grouped_outer(x.detach(), y.detach(), ends.to(x.device))
+
+    return [
+        Sample("grouped_product", [draw.normal(rows, width), draw.weight(EXPERTS, inner, width)], product),
+        Sample("grouped_outer", [draw.normal(rows, inner), draw.normal(rows, width)], outer),
+    ]
 
 
 def _attention(draw: _Draw, length: int) -> list[Sample]:
