@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import traceback
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from homegrown import device as devices
-from homegrown.config import TrainConfig
+from homegrown.config import ParallelConfig, TrainConfig
 from homegrown.model import Longcat
 from homegrown.parallel import collectives
 from homegrown.parallel.groups import Group
@@ -130,12 +131,15 @@ def seeds_reach_it(world: World) -> None:
 # Training
 
 
-def trained(config: TrainConfig, device: str, steps: int = 3) -> tuple[list[str], dict[str, Tensor]]:
-    """Every loss term and the gradient norm of some steps, and all that a checkpoint would hold."""
-    bench = Workbench(tiny.replaced(config, device=device))
+def trained(
+    config: TrainConfig, device: str, steps: int = 3, world: World | None = None
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Every loss term and the gradient norm of some steps, and all that a checkpoint would hold here."""
+    alone = World(0, 1, 0, devices.pick(device))
+    bench = Workbench(config, alone if world is None else dataclasses.replace(world, device=alone.device))
     results = [bench.stepper.step(step, bench.batch(step - 1)) for step in range(1, steps + 1)]
     figures = [float(value).hex() for result in results for value in (*result.terms.values(), result.grad_norm)]
-    assert {tensor.device.type for tensor in bench.model.state_dict().values()} == {bench.device.type}
+    assert {tensor.device.type for _, tensor in bench.assembly.named_parameters()} == {bench.device.type}
     return figures, bench.stepper.wanted()
 
 
@@ -164,6 +168,18 @@ def training_steps_have_the_bits_of_the_cpu(world: World) -> None:
         same_training(world, recompute="full")
     else:
         same_training(world, precision="bfloat16")
+
+
+@case
+def training_together_has_the_bits_of_the_cpu(world: World) -> None:
+    """The whole parallel path on both devices: each dimension over the two processes, and its collectives."""
+    for sizes in ({}, {"tp": 2}, {"cp": 2}, {"pp": 2}, {"ep": 2, "embp": 2}):
+        config = config_for(world, parallel=ParallelConfig(**sizes), data__micro_batch=1)
+        (wanted, on_cpu), (got, on_device) = (
+            trained(config, device, 2, world) for device in ("cpu", str(world.device))
+        )
+        assert got == wanted, sizes
+        assert [name for name in on_cpu if not same_bits(on_cpu[name], on_device[name])] == [], sizes
 
 
 @case

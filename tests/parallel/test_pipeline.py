@@ -101,9 +101,9 @@ def pipelined(
         terms.append(out.terms)
         return out
 
-    pipeline = Pipeline(layout, group, torch.device("cpu"), torch.float32, SHAPE)
     through = plan.index_loss != "dense"
-    pipeline.run(len(micros), forward, lambda part, micro: done.append((part, micro)), through=through)
+    pipeline = Pipeline(layout, group, torch.device("cpu"), torch.float32, SHAPE, through)
+    pipeline.run(len(micros), forward, lambda part, micro: done.append((part, micro)))
     return terms, gradients(models), done
 
 

@@ -166,7 +166,7 @@ class TestCommand:
         (tmp_path / "ledger.jsonl").write_text(text.replace('"skipped":false', '"skipped":true', 1))
         assert main(["verify", str(tmp_path)]) == 1
         err = capsys.readouterr().err
-        assert "line 2" in err and "changed after it was written" in err
+        assert "line 3" in err and "changed after it was written" in err
 
     def test_replay(self, digested, capsys):
         before = sorted(path for path in digested.rglob("*"))

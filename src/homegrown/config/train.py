@@ -145,6 +145,11 @@ class CheckpointConfig:
     """Whichever comes first; 0 turns either off."""
     keep: int = 2
     """Newest checkpoints kept."""
+    memory_every_steps: int = 0
+    """Steps between copies in host memory, which are quicker and outlive the processes; another host keeps a second
+    one of each. 0 keeps none."""
+    memory: Path = Path()
+    """Folder for these copies, in memory; empty takes one under /dev/shm."""
 
 
 @dataclass(frozen=True, kw_only=True)

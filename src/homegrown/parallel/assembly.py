@@ -76,7 +76,8 @@ class Assembly:
         data, unit = config.data, layout.sequence_unit
         length = -(-data.seq_len // unit) * unit // (layout.cp * layout.tp)
         shape = (data.micro_batch, length, config.model.hidden_size)
-        self.pipeline = Pipeline(layout, groups["pp"], device, dtype, shape)
+        through = config.loss.indexer_stage != "dense" or not config.loss.indexer_every
+        self.pipeline = Pipeline(layout, groups["pp"], device, dtype, shape, through)
 
     def _lookup(self, planned: bool) -> Lookup:
         if self.layout.embp > 1 or planned:

@@ -62,6 +62,8 @@ class Pipeline:
         layout: who is who.
         group: the ranks of all stages, in order; this rank's place is its stage.
         device, dtype, shape: of the hidden state of a micro-batch between two parts, [B, s, H].
+        through: whether gradients reach back through hidden states; `False` where each part's loss teaches that part
+            alone (the indexers' warm-up), and no work is to be done for what is zero.
     """
 
     layout: Layout
@@ -69,6 +71,7 @@ class Pipeline:
     device: torch.device
     dtype: torch.dtype
     shape: Sequence[int]
+    through: bool = True
 
     def __post_init__(self) -> None:
         self._met = self.group.size == 1
@@ -79,15 +82,13 @@ class Pipeline:
         """Number of the model's last part."""
         return self.layout.pp * self.layout.parts - 1
 
-    def run(self, micros: int, forward: Forward, done: Callable[[int, int], None], *, through: bool = True) -> None:
+    def run(self, micros: int, forward: Forward, done: Callable[[int, int], None]) -> None:
         """Forward and backward over `micros` micro-batches; gradients add up in the parameters, in their order.
 
         Args:
             micros: number of micro-batches.
             forward: runs a part.
             done: called with part and micro-batch after each backward pass.
-            through: whether gradients reach back through hidden states; `False` where each part's loss teaches that
-                part alone (the indexers' warm-up), and no work is to be done for what is zero.
 
         Raises:
             ScheduleError: the schedule does not take this number of micro-batches.
@@ -96,7 +97,7 @@ class Pipeline:
 
         def act(act: Act) -> None:
             if act.kind == FORWARD:
-                self._forward(act, forward, through)
+                self._forward(act, forward)
             else:
                 self._backward(act)
                 done(act.part, act.micro)
@@ -151,15 +152,15 @@ class Pipeline:
 
     # Acts
 
-    def _forward(self, act: Act, forward: Forward, through: bool) -> None:
+    def _forward(self, act: Act, forward: Forward) -> None:
         entry = self._entry(act)
         if entry is not None:
-            entry.requires_grad_(through)
+            entry.requires_grad_(self.through)
         output = forward(act.part, act.micro, entry)
         exit_edge = None
         if act.part < self.last:
             hidden = self._checked(output.hidden, act)
-            exit_edge = get_gradient_edge(hidden) if through and hidden.requires_grad else None
+            exit_edge = get_gradient_edge(hidden) if self.through and hidden.requires_grad else None
             self._made[act] = hidden.detach()
         self._passes[act.part, act.micro] = _Pass(entry, output.loss, exit_edge)
 

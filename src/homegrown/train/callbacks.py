@@ -9,7 +9,7 @@ from rich.console import Console
 
 from homegrown.config import ConfigError
 from homegrown.generate import SamplingConfig, complete
-from homegrown.train.checkpoint import CheckpointError, Report
+from homegrown.train.checkpoint import MEMORY, CheckpointError, Report
 from homegrown.train.evaluate import Score
 from homegrown.train.run import Run
 from homegrown.train.trainer import Callback, Measured, Outcome
@@ -53,8 +53,11 @@ class Checkpoints(Callback):
         by_steps = config.every_steps and run.step % config.every_steps == 0
         by_time = config.every_minutes and self._clock - self._saved_time >= 60 * config.every_minutes
         self._tell(run, run.settle())
+        by_memory = config.memory_every_steps and run.step % config.memory_every_steps == 0
         if by_steps or by_time:
             self._save(run)
+        elif by_memory:
+            run.save(MEMORY)
 
     def on_end(self, run: Run, outcome: Outcome) -> None:
         """Save what is not saved yet, and wait for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ from homegrown import device as devices
 from homegrown.config import ConfigError, TrainConfig, build, read_toml, require, to_table, to_toml
 from homegrown.config.atomic import write_text
 from homegrown.data import Batch, Batches, DatasetError, TokenDataset
-from homegrown.ledger import Ledger, MetricsWriter, SilentLedger, SilentMetrics
+from homegrown.ledger import Ledger, MetricsWriter, SilentLedger, SilentMetrics, walk
 from homegrown.model import Longcat, ParameterCount, count
 from homegrown.parallel import flight
 from homegrown.parallel.assembly import Assembly
 from homegrown.parallel.collectives import gather_objects
-from homegrown.parallel.groups import Groups
+from homegrown.parallel.groups import Group, Groups
 from homegrown.parallel.layout import settle
 from homegrown.parallel.parts import fill, load_shards
 from homegrown.parallel.world import World, join
 from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.tokenizer import Tokenizer
-from homegrown.train.checkpoint import Checkpoints, Manifest, Report
+from homegrown.train.checkpoint import DISK, Checkpoints, Manifest, Memory, Place, Report
 from homegrown.train.corruption import Checks
 from homegrown.train.environment import environment
 from homegrown.train.evaluate import ROWS, Score, Scorer, evaluate, scorer_of
@@ -163,8 +163,11 @@ class Run:
         """The run directory."""
         return self.config.run
 
-    def save(self) -> None:
+    def save(self, places: Collection[Place] = DISK) -> None:
         """Begin a checkpoint of this moment. Training waits for a copy of the state; `settle` tells what became of it.
+
+        Args:
+            places: `disk`, `memory` or both.
 
         Raises:
             CheckpointError: see `settle`.
@@ -178,7 +181,7 @@ class Run:
             "model": to_table(self.config.model),
             "precision": self.config.precision,
         }
-        self.checkpoints.save(self.step, self.bench.stepper.owned(), facts)
+        self.checkpoints.save(self.step, self.bench.stepper.owned(), facts, places)
 
     def settle(self, *, wait: bool = False) -> list[Report]:
         """Record what became of checkpoints since the last call.
@@ -191,6 +194,8 @@ class Run:
         """
         reports = self.checkpoints.wait() if wait else self.checkpoints.poll()
         for report in reports:
+            if report.place == "memory" and report.error is None:
+                continue
             if report.error is None:
                 self.ledger.append("checkpoint", step=report.step, name=report.path.name)
                 self.metrics.write("event", step=report.step, event="checkpoint", detail={"step": report.step})
@@ -247,13 +252,13 @@ def open_run(config: TrainConfig, world: World | None = None) -> Run:
     if leads:
         path = config.run / "ledger.jsonl"
         config.run.mkdir(parents=True, exist_ok=True)
-        ledger = Ledger.open(path) if path.exists() else Ledger.create(path)
+        ledger = Ledger.open(path) if path.exists() else _new_ledger(path)
         metrics = MetricsWriter(config.run / "metrics.jsonl")
         write_text(recorded, to_toml(config))
         write_text(config.run / "environment.json", json.dumps(facts, indent=1))
     checkpoints = Checkpoints(
         config.run / "checkpoints", keep=config.checkpoint.keep, group=bench.groups["saving"],
-        layout=dataclasses.asdict(bench.layout),
+        layout=dataclasses.asdict(bench.layout), memory=_memory(config), run=_identity(ledger, everyone),
     )  # fmt: skip
     run = Run(bench, bench.dataset.tokenizer(), ledger, metrics, count(config.model), facts, checkpoints)
     wanted = bench.stepper.wanted()
@@ -299,6 +304,25 @@ def _begin(assembly: Assembly, config: TrainConfig) -> None:
     if config.loss.indexer_stage == "dense" and config.loss.indexer_every:
         for name, parameter in assembly.named_parameters():
             parameter.requires_grad_(".indexer." in name)
+
+
+def _memory(config: TrainConfig) -> Memory | None:
+    """Where copies in memory live, if any are made."""
+    if not config.checkpoint.memory_every_steps:
+        return None
+    return Memory.of_run(config.run) if config.checkpoint.memory == Path() else Memory(config.checkpoint.memory)
+
+
+def _identity(ledger: Ledger | SilentLedger, everyone: Group) -> str:
+    """What tells this run from one that had its directory before: the hash its record begins with."""
+    mine = next(walk(ledger.path)).hash if isinstance(ledger, Ledger) else ""
+    return str(gather_objects(mine, everyone)[0])
+
+
+def _new_ledger(path: Path) -> Ledger:
+    ledger = Ledger.create(path)
+    ledger.append("created")
+    return ledger
 
 
 def _require_same_data(run: Run, facts: dict[str, Any]) -> None:

@@ -6,19 +6,21 @@ small report a rank, over a tree of bounded width, from which rank 0 makes the s
 keys name canonical pieces of parameters and not places in a layout, any world reads what any other wrote.
 """
 
-from homegrown.train.checkpoint.checkpoints import Checkpoints
+from homegrown.train.checkpoint.checkpoints import DISK, MEMORY, Checkpoints
 from homegrown.train.checkpoint.content import MANIFEST, CheckpointError, Manifest, Part, Spec
 from homegrown.train.checkpoint.inspection import holds_checkpoints, inspect, locate
 from homegrown.train.checkpoint.keys import Key, piece_key
 from homegrown.train.checkpoint.loading import Loaded
 from homegrown.train.checkpoint.memory import Memory
 from homegrown.train.checkpoint.peers import Peers
-from homegrown.train.checkpoint.saving import Report
+from homegrown.train.checkpoint.saving import Place, Report
 from homegrown.train.checkpoint.simple import Checkpoint, load_checkpoint, load_newest, save_checkpoint
 from homegrown.train.checkpoint.store import clean_up, directory, saved_steps
 
 __all__ = [
+    "DISK",
     "MANIFEST",
+    "MEMORY",
     "Checkpoint",
     "CheckpointError",
     "Checkpoints",
@@ -28,6 +30,7 @@ __all__ = [
     "Memory",
     "Part",
     "Peers",
+    "Place",
     "Report",
     "Spec",
     "clean_up",

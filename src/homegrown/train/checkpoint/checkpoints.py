@@ -23,6 +23,7 @@ from homegrown.train.checkpoint.staging import Staging
 from homegrown.train.checkpoint.together import RankError, describe, together
 
 DISK: tuple[Place, ...] = ("disk",)
+MEMORY: tuple[Place, ...] = ("memory",)
 SLOW_SECONDS = 1.0
 """A wait for the save before that is worth a word."""
 
