@@ -288,6 +288,14 @@ class TestCordon:
         assert world.seats == {0: ("a", 0), 1: ("a", 2)}, "the other rank keeps its place"
         assert ("a", say.Test(1)) in world.orders, "tested while the run goes on"
 
+    def test_a_slot_that_passes_its_test_at_once_becomes_the_spare(self):
+        world = World(slots=(3,), workers=2, strikes=1)
+        self.kill(world, 0, 5)
+        assert world.told("readmitted")
+        assert world.seats == {0: ("a", 2), 1: ("a", 1)}
+        self.kill(world, 1, 10)
+        assert world.seats == {0: ("a", 2), 1: ("a", 0)}, "a doubtful one is better than none"
+
     def test_errors_of_the_program_do_not_cordon(self):
         world = World(slots=(3,), workers=2)
         for step in (5, 10, 15):

@@ -28,6 +28,8 @@ SLEPT = 2.0
 """A pause of this many seconds between two ticks means that the controller itself was asleep, not the hosts."""
 CORDONING = {"hang", "stall", "slow", "corrupt"}
 """Kinds of fault that cordon a culprit's slot at once; `killed` does so when it is repeated, others never."""
+NOWHERE = -1
+"""Slot of a rank that lost its place and should get another on the same host."""
 
 
 @dataclass
@@ -285,6 +287,10 @@ class Policy:
         slot.strikes += kind == "killed"
         if kind in CORDONING or (kind == "killed" and slot.strikes >= self.rules.strikes):
             slot.cordon()
+            # Whoever sat there moves, even if the slot passes its self-test in time: a sound one is better.
+            self._seats = {
+                rank: seat._replace(slot=NOWHERE) if seat == place else seat for rank, seat in self._seats.items()
+            }
             last = " for good" if slot.cordons >= self.rules.cordons else ""
             self._note("cordon", f"slot {place} is cordoned{last}: {kind}", place=str(place), reason=kind)
 
@@ -323,7 +329,7 @@ class Policy:
         world = size(self.rules, len(ready))
         self.attempt += 1
         self.formed = frozenset(self.roster.connected())
-        self._seats = seats = seat(ready, world, self._seats)
+        self._seats = seats = seat(ready, world, self._seats, self.roster.doubtful())
         self._training = False
         self.roster.forget_tests()
         self.state = Attempt(seats, self.rules)
