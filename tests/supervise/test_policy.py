@@ -9,8 +9,9 @@ import pytest
 
 from homegrown.supervise import messages as say
 from homegrown.supervise.attempt import Attempt
-from homegrown.supervise.policy import Policy, Stopping, Waiting
+from homegrown.supervise.policy import Policy
 from homegrown.supervise.rules import Drop, Note, Over, Rules, Send
+from homegrown.supervise.states import Stopping, Waiting
 
 
 class World:
@@ -209,7 +210,7 @@ class TestFaults:
         world.tests = None
         world.tick()
         fault = world.last("fault").facts
-        assert (fault["kind"], fault["culprits"], fault["waiting"], fault["missing"]) == ("hang", [1], [0], [1])
+        assert (fault["kind"], fault["culprits"], fault["waiting"], fault["missing"]) == ("hang", [1], "0", "1")
         assert (fault["collective"], fault["group"], fault["sequence"]) == ("all_gather", "world", 9)
         assert ("a", say.Stop(1, 1, stacks=True)) in world.orders
         assert world.told("cordon") == ["slot a:1 is cordoned: hang"]
@@ -220,7 +221,7 @@ class TestFaults:
         inside = say.Waiting("all_gather", "world", "0-1", 9, 31.0)
         world.beat(r0=say.Digest(0, age=31.0, phase="step", step=5, waiting=inside, entered={"world": 9}))
         world.tick()
-        assert world.last("fault").facts["missing"] == [1]
+        assert world.last("fault").facts["missing"] == "1"
 
     def test_stall(self):
         world = World(stall_after=60.0)
@@ -287,6 +288,14 @@ class TestCordon:
         assert world.told("cordon") == ["slot a:1 is cordoned: killed"]
         assert world.seats == {0: ("a", 0), 1: ("a", 2)}, "the other rank keeps its place"
         assert ("a", say.Test(1)) in world.orders, "tested while the run goes on"
+
+    def test_a_slot_that_passes_its_test_at_once_becomes_the_spare(self):
+        world = World(slots=(3,), workers=2, strikes=1)
+        self.kill(world, 0, 5)
+        assert world.told("readmitted")
+        assert world.seats == {0: ("a", 2), 1: ("a", 1)}
+        self.kill(world, 1, 10)
+        assert world.seats == {0: ("a", 2), 1: ("a", 0)}, "a doubtful one is better than none"
 
     def test_errors_of_the_program_do_not_cordon(self):
         world = World(slots=(3,), workers=2)
@@ -504,6 +513,16 @@ class TestHosts:
         assert world.told("fault") == []
         assert ("b", say.Finish(0, "b has left the run")) in world.orders
         assert world.seats == {0: ("a", 0)}
+
+    def test_a_signal_while_a_host_leaves_ends_the_run_without_a_second_signal(self):
+        world = World(slots=(1, 1), hosts=2, min_workers=1)
+        world.do(world.policy.report("b", say.Leaving(), world.now))
+        world.do(world.policy.interrupt(signal.SIGTERM, world.now))
+        assert len([order for _, order in world.orders if isinstance(order, say.Forward)]) == 2, "one for each host"
+        for rank in (0, 1):
+            world.exit(rank, 143, step=8)
+        world.tick()
+        assert world.over == Over(143, "stopped by SIGTERM in step 8")
 
 
 class TestEnd:

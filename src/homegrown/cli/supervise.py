@@ -104,6 +104,7 @@ class Supervise:
             selftest=shlex.split(self.selftest) or [*homegrown, "doctor", "--quick"],
             run=run,
             watch=run / "watch" if self.watch == Path() else self.watch,
+            beat=min(2.0, self.lease / 15),
             lease=self.lease,
         )
 

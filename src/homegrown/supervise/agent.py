@@ -19,7 +19,7 @@ from homegrown.supervise import messages as say
 from homegrown.supervise.evidence import collect
 from homegrown.supervise.journal import Journal
 from homegrown.supervise.link import Link
-from homegrown.supervise.worker import Worker
+from homegrown.supervise.worker import Worker, tail
 
 POLL = 0.05
 """Seconds between looks at the workers."""
@@ -65,7 +65,7 @@ class Agent:
         self._token = token
         self._ended: dict[int, say.Exited] = {}
         self._stopping = False
-        self._tests: dict[int, tuple[subprocess.Popen[str], float]] = {}
+        self._tests: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
         self._last_beat = 0.0
         self._finish: say.Finish | None = None
         self._leaving = False
@@ -146,14 +146,18 @@ class Agent:
     def _test(self, slot: int) -> None:
         environment = {**os.environ, "LOCAL_RANK": str(slot)}
         try:
-            test = subprocess.Popen(
-                list(self.site.selftest), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, errors="replace",
-            )  # fmt: skip
+            with self._test_log(slot).open("wb") as log:
+                test = subprocess.Popen(
+                    list(self.site.selftest), env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=subprocess.STDOUT,
+                )  # fmt: skip
         except OSError as error:
-            self._link.send(say.Tested(slot, False, f"{self.site.selftest[0]}: {error.strerror}"))
+            self._link.send(say.Tested(slot, False, f"{error.filename}: {error.strerror}"))
             return
         self._tests[slot] = (test, time.monotonic() + self.site.selftest_limit)
+
+    def _test_log(self, slot: int) -> Path:
+        return self.site.run / "logs" / f"selftest-{self.site.name}-{slot}.log"
 
     # What happens
 
@@ -172,7 +176,7 @@ class Agent:
             if test.poll() is None and time.monotonic() > limit:
                 test.kill()
             elif test.poll() is not None:
-                said = (test.communicate()[0].strip().splitlines() or [""])[-1][:300]
+                said = (tail(self._test_log(slot)) or [""])[-1][:300]
                 self._link.send(say.Tested(slot, test.returncode == 0, said))
                 del self._tests[slot]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from homegrown.parallel.flightfile import ranks_text
 from homegrown.supervise.diagnosis import Hang, Ranking, Slow, find_hang, find_stall
 from homegrown.supervise.messages import Beat, Digest, Exited
 from homegrown.supervise.roster import Place
@@ -107,6 +108,6 @@ class Attempt:
 def _hang(kind: str, hang: Hang) -> Fault:
     facts = {
         "collective": hang.op, "group": hang.group, "sequence": hang.sequence,
-        "waiting": list(hang.waiting), "missing": list(hang.missing),
+        "waiting": ranks_text(hang.waiting), "missing": ranks_text(hang.missing),
     }  # fmt: skip
     return Fault(kind, hang.culprits, hang.text, facts)

@@ -49,7 +49,8 @@ def find_hang(digests: Mapping[int, Digest], hang_after: float, stall_after: flo
             waiting = digest.waiting
             calls[waiting.group, waiting.ranks, waiting.op, waiting.sequence].append(rank)
     hangs = []
-    for (group, ranks, op, sequence), arrived in calls.items():
+    for (group, ranks, op, sequence), came in calls.items():
+        arrived = set(came)
         members = [digests[rank] for rank in _members(ranks) if rank in digests]
         if all(member.age >= _limit(member, hang_after, stall_after) for member in members):
             absent = [d.rank for d in members if d.rank not in arrived and d.entered.get(group, 0) < sequence]

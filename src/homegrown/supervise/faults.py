@@ -73,10 +73,10 @@ def hang(stage: Stage, rng: random.Random) -> float:
 
 
 def slow(stage: Stage, rng: random.Random) -> float:
-    """Let a worker run a third of the time only, until that was noticed."""
+    """Let a worker run a tenth of the time only, until that was noticed."""
     victim = stage.worker(stage.workers - 1, moment(stage, rng))
     began = time.time()
-    with _braked(victim, stopped=0.02, running=0.01):
+    with _braked(victim, stopped=0.09, running=0.01):
         stage.event("slow", began)
     return began
 
@@ -153,7 +153,7 @@ FAULTS = {
     "kill-save": Disturbance("a worker is killed while it saves (SIGKILL)", kill_saving),
     "hang": Disturbance("a worker hangs (SIGSTOP)", hang),
     "slow": Disturbance(
-        "a worker is slow (runs a third of the time)", slow, workers=2, seen="slow",
+        "a worker is slow (runs a tenth of the time)", slow, workers=2, seen="slow",
         flags=("--spares", "1", "--slow-factor", "1.8", "--cordon-slow", "1.8", "--slow-steps", "3"),
     ),
     "corrupt": Disturbance("a worker is found to compute wrongly (verdict)", corrupt, flags=("--spares", "1")),

@@ -9,17 +9,16 @@ same decisions. The controller carries them out.
 
 from __future__ import annotations
 
-import math
 import signal as signals
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from homegrown.supervise import messages as say
 from homegrown.supervise.attempt import Attempt, Fault
 from homegrown.supervise.diagnosis import Slow
 from homegrown.supervise.roster import Host, Place, Roster, seat
 from homegrown.supervise.rules import Decision, Drop, Note, Over, Rules, Send
-from homegrown.supervise.starting import Progress, obstacle, size
+from homegrown.supervise.starting import Progress, obstacle, orders, size
+from homegrown.supervise.states import State, Stopping, Waiting, describe, stopped
 from homegrown.supervise.wording import listed, plural
 
 FENCE_MARGIN = 1.0
@@ -28,23 +27,8 @@ SLEPT = 2.0
 """A pause of this many seconds between two ticks means that the controller itself was asleep, not the hosts."""
 CORDONING = {"hang", "stall", "slow", "corrupt"}
 """Kinds of fault that cordon a culprit's slot at once; `killed` does so when it is repeated, others never."""
-
-
-@dataclass
-class Waiting:
-    """No worker lives. Nothing starts before `not_before`; `why` is what was last said about it."""
-
-    since: float = -math.inf
-    not_before: float = -math.inf
-    why: str = ""
-
-
-@dataclass
-class Stopping:
-    """The workers of an attempt are being killed; then the run pauses for some seconds, or ends with `final`."""
-
-    pause: float = 0.0
-    final: Over | None = None
+NOWHERE = -1
+"""Slot of a rank that lost its place and should get another on the same host."""
 
 
 class Policy:
@@ -67,7 +51,7 @@ class Policy:
         self.attempt = attempt
         self.faults = faults
         self.formed = frozenset(formed)
-        self.state: Waiting | Attempt | Stopping | Over = Waiting()
+        self.state: State = Waiting()
         self.roster = Roster()
         self.progress = Progress()
         self._cordoned = set(cordoned)
@@ -75,6 +59,11 @@ class Policy:
         self._training = False
         self._ticked: float | None = None
         self._out: list[Decision] = []
+
+    @property
+    def status(self) -> str:
+        """Where the run stands, in a line."""
+        return describe(self.state, self.attempt, self.roster, self.progress, self.rules)
 
     def report(self, host: str, report: say.Report, now: float) -> list[Decision]:
         """An agent said something; its first word is `Hello`."""
@@ -110,8 +99,11 @@ class Policy:
             state.final = state.final or over
         elif isinstance(state, Over):
             pass
-        elif state.again or not state.signal:
+        elif not state.signal:
             self._forward(state, signal, now, over.reason)
+        elif state.again:  # workers save already, and a second signal would keep them from it
+            state.again = False
+            self._note("signal", f"{over.reason}: workers save and end already", signal=signal)
         else:
             state.deadline = now
         return self._decided()
@@ -230,13 +222,13 @@ class Policy:
 
     def _forward(self, attempt: Attempt, signal: int, now: float, why: str) -> None:
         """Let the workers save and end."""
-        attempt.signal, attempt.deadline, attempt.again = signal, now + self.rules.grace, False
+        attempt.signal, attempt.deadline = signal, now + self.rules.grace
         self._note("signal", f"{why}: workers save and end, within {self.rules.grace:g} s", signal=signal)
         self._send(self._busy(), say.Forward(signal))
 
     def _saved(self, attempt: Attempt) -> None:
         self.progress.reached = max(self.progress.reached, attempt.begun)
-        self._stop(0, False, Stopping() if attempt.again else Stopping(final=_stopped(attempt)))
+        self._stop(0, False, Stopping() if attempt.again else Stopping(final=stopped(attempt)))
 
     def _watch(self, attempt: Attempt, now: float) -> None:
         if attempt.signal:
@@ -285,6 +277,10 @@ class Policy:
         slot.strikes += kind == "killed"
         if kind in CORDONING or (kind == "killed" and slot.strikes >= self.rules.strikes):
             slot.cordon()
+            # Whoever sat there moves, even if the slot passes its self-test in time: a sound one is better.
+            self._seats = {
+                rank: seat._replace(slot=NOWHERE) if seat == place else seat for rank, seat in self._seats.items()
+            }
             last = " for good" if slot.cordons >= self.rules.cordons else ""
             self._note("cordon", f"slot {place} is cordoned{last}: {kind}", place=str(place), reason=kind)
 
@@ -323,16 +319,14 @@ class Policy:
         world = size(self.rules, len(ready))
         self.attempt += 1
         self.formed = frozenset(self.roster.connected())
-        self._seats = seats = seat(ready, world, self._seats)
+        self._seats = seats = seat(ready, world, self._seats, self.roster.doubtful())
         self._training = False
         self.roster.forget_tests()
         self.state = Attempt(seats, self.rules)
-        nodes = list(dict.fromkeys(place.host for place in seats.values()))
-        first = self.roster.hosts[nodes[0]]
-        for node, name in enumerate(nodes):
+        for name, start in orders(self.attempt, seats, self.roster).items():
             self.roster.hosts[name].busy = self.attempt
-            mine = [say.Seat(rank, place.slot) for rank, place in seats.items() if place.host == name]
-            self._send([name], say.Start(self.attempt, world, first.address, first.port, node, mine))
+            self._send([name], start)
+        nodes = dict.fromkeys(place.host for place in seats.values())
         fewer = f", fewer than the {self.rules.workers} wanted" if world < self.rules.workers else ""
         self._note(
             "start", f"attempt {self.attempt}: {plural(world, 'worker')} on {listed(nodes)}{fewer}",
@@ -341,22 +335,6 @@ class Policy:
         )  # fmt: skip
 
     # Small things
-
-    @property
-    def status(self) -> str:
-        """Where the run stands, in a line."""
-        state = self.state
-        count, most = self.progress.fruitless, self.rules.max_restarts
-        budget = f"restarts without progress: {count} of {most}"
-        if isinstance(state, Waiting):
-            return f"no attempt is on, waits for {state.why}; {budget}"
-        if isinstance(state, Stopping):
-            busy = [host.name for host in self.roster.hosts.values() if host.busy]
-            return f"attempt {self.attempt} is being stopped, waits for the workers of {listed(busy)} to end; {budget}"
-        if isinstance(state, Over):
-            return state.reason
-        where = f"in step {state.begun}" if state.begun >= 0 else "before its first step"
-        return f"attempt {self.attempt} is {where} with {plural(len(state.seats), 'worker')}; {budget}"
 
     def _of(self, number: int) -> Attempt | None:
         """The attempt that is on, if it has this number."""
@@ -380,10 +358,3 @@ class Policy:
     def _decided(self) -> list[Decision]:
         decisions, self._out = self._out, []
         return decisions
-
-
-def _stopped(attempt: Attempt) -> Over:
-    left = len(attempt.seats) - len(attempt.exits)
-    killed = f", {plural(left, 'worker')} killed" if left else ""
-    name = signals.Signals(attempt.signal).name
-    return Over(128 + attempt.signal, f"stopped by {name} in step {attempt.begun}{killed}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -103,6 +103,10 @@ class Roster:
         """Slots that may get a worker."""
         return [place for place, slot in self.places() if not slot.cordoned]
 
+    def doubtful(self) -> set[Place]:
+        """Slots that were cordoned once, and passed their self-test."""
+        return {place for place, slot in self.places() if slot.cordons and not slot.cordoned}
+
     def testing(self) -> list[Place]:
         """Slots whose self-test is on."""
         return [place for place, slot in self.places() if slot.testing]
@@ -122,19 +126,22 @@ class Roster:
                 slot.failed = False
 
 
-def seat(ready: Sequence[Place], world: int, before: Mapping[int, Place]) -> dict[int, Place]:
+def seat(
+    ready: Sequence[Place], world: int, before: Mapping[int, Place], doubtful: Collection[Place] = ()
+) -> dict[int, Place]:
     """Places for ranks 0 to world - 1 out of at least that many ready slots.
 
     A rank keeps the place it had, and a rank that lost it gets the first free one, on its old host if possible: who
     stays finds its files and memory again, and ranks that talk most stay together. A run of another size than before is
-    seated afresh, in order.
+    seated afresh, in order. Doubtful places, which were cordoned once, come last.
     """
+    sound = [place for place in ready if place not in doubtful]
     if set(before) != set(range(world)):
-        return dict(enumerate(ready[:world]))
+        return dict(enumerate((sound if len(sound) >= world else ready)[:world]))
     usable = set(ready)
     kept = {rank: place for rank, place in before.items() if place in usable}
     taken = set(kept.values())
-    free = [place for place in ready if place not in taken]
+    free = [place for place in [*sound, *(place for place in ready if place in doubtful)] if place not in taken]
     for rank in sorted(set(before) - set(kept)):
         near = (place for place in free if place.host == before[rank].host)
         kept[rank] = next(near, free[0])

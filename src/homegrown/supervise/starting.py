@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from homegrown.supervise.roster import Roster
+from homegrown.supervise.messages import Seat, Start
+from homegrown.supervise.roster import Place, Roster
 from homegrown.supervise.rules import Rules
 from homegrown.supervise.wording import listed, plural
 
@@ -86,3 +87,15 @@ def obstacle(
         return None
     alone = rules.hosts == 1 and not missing
     return Obstacle(f"slots: {ready} can be used, and the run needs {rules.fewest}", final=alone)
+
+
+def orders(attempt: int, seats: Mapping[int, Place], roster: Roster) -> dict[str, Start]:
+    """What each host is to start; the workers meet on the host of rank 0."""
+    by_host: dict[str, list[Seat]] = {}
+    for rank, place in seats.items():
+        by_host.setdefault(place.host, []).append(Seat(rank, place.slot))
+    first = roster.hosts[seats[0].host]
+    return {
+        name: Start(attempt, len(seats), first.address, first.port, node, mine)
+        for node, (name, mine) in enumerate(by_host.items())
+    }

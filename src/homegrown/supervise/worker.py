@@ -84,13 +84,7 @@ class Worker:
 
     def last_words(self) -> list[str]:
         """The last lines of its log, without empty ones."""
-        try:
-            with self.log.open("rb") as log:
-                log.seek(max(self.logged, log.seek(0, os.SEEK_END) - TAIL))
-                text = log.read().decode(errors="replace")
-        except OSError:
-            return []
-        return [line.rstrip() for line in text.splitlines() if line.strip()]
+        return tail(self.log, self.logged)
 
     def send(self, number: int) -> None:
         """Send it a signal, if it is still there."""
@@ -122,6 +116,17 @@ def environment(start: Start, seat: Seat, watch: Path, inherited: Mapping[str, s
     if len(start.seats) > 1:
         variables.setdefault("OMP_NUM_THREADS", "1")
     return variables
+
+
+def tail(path: Path, start: int = 0) -> list[str]:
+    """The last lines of a file, from byte `start` on and without empty ones; none if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 def process_state(pid: int) -> str:
