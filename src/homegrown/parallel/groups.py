@@ -55,9 +55,11 @@ class Groups:
         # Every process goes through the kinds in the same order, and has one group of each: members always meet.
         for kind in KINDS:
             ranks = layout.members(kind, rank)
-            if len(ranks) > 1 and ranks not in handles:
+            # PyTorch names a group by its members and by how many groups a process has made: all must make as many,
+            # those between the first and the last stage too, who have no words.
+            if (len(ranks) > 1 or (kind == "words" and layout.pp > 2)) and ranks not in handles:
                 handles[ranks] = self._make(ranks, timeout_s)
-            self._groups[kind] = Group(kind, ranks, ranks.index(rank), handles.get(ranks))
+            self._groups[kind] = Group(kind, ranks, ranks.index(rank), handles[ranks] if len(ranks) > 1 else None)
         # Checkpoints are written in the background: their talk must not come between training's.
         everyone = self._groups["world"].ranks
         handle = self._host_group(timeout_s) if len(everyone) > 1 else None
