@@ -118,3 +118,15 @@ def plain_loss(index, core, span, selected):
             target = (dots * SCALE).softmax(-1).mean(0)
             total = total + (target * (target.log() - scores[row, t, seen].log_softmax(-1))).sum()
     return total / (q.shape[0] * q.shape[1])
+
+
+def test_hooks_of_the_graph_around_it_do_not_see_the_losses_own():
+    """Else a checkpointed layer would be recomputed by every chunk of its loss, in the forward pass."""
+    saved = []
+    span = Span.causal(2, 12)
+    index = [torch.randn(*shape, requires_grad=True) for shape in ((2, 12, 2, 4), (2, 12, 4), (2, 12, 2))]
+    core = (torch.randn(2, 12, 2, 6), torch.randn(2, 12, 2, 8), torch.randn(2, 12, 2))
+    targets = ops.core_targets(core, span, 0.3, None)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        ops.indexer_loss(index, targets, span, None)
+    assert [tensor.shape for tensor in saved] == [tensor.shape for tensor in index]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from homegrown.config import SparseConfig
 from homegrown.ops.attention import chunks, hidden_keys, lay_out, mean_probs
@@ -28,7 +29,7 @@ def _index_scores(q_BCJD: Tensor, key_BTD: Tensor, weight_BCJ: Tensor) -> Tensor
 index_scores = Op("index_scores", _index_scores)
 
 
-def select(
+def _select(
     q_BSJD: Tensor, key_BTD: Tensor, weight_BSJ: Tensor, span: Span, config: SparseConfig, paged: bool = False
 ) -> Tensor:
     """The keys each query attends to: sinks, window, and the best-scored of the rest (eq. 5 and 6).
@@ -50,6 +51,8 @@ def select(
             rows.append(_select_chunk(scorer, q_BSJD, key_BTD, weight_BSJ, span, config, start, stop))
     return torch.cat(rows, dim=1)
 
+
+select = Op("select", _select)
 
 Scorer = Callable[[Tensor, Tensor, Tensor, Span, SparseConfig, int, int], Tensor]
 
@@ -120,7 +123,11 @@ Targets = Callable[[int, int], Tensor]
 
 
 class _IndexerLoss(torch.autograd.Function):
-    """Loss and gradients in one forward pass, chunk by chunk (the targets need no gradient)."""
+    """Loss and gradients in one forward pass, chunk by chunk (the targets need no gradient).
+
+    A chunk's graph is used up at once. Hooks of the graph around it, which may free and recompute what is saved, must
+    not see it: every chunk would recompute the layer that this loss is part of.
+    """
 
     @staticmethod
     def forward(
@@ -143,7 +150,7 @@ class _IndexerLoss(torch.autograd.Function):
             if counted is not None:
                 target = target * counted[:, start:stop, None]
             hidden = hidden_keys(span, start, stop, low, high, selected)
-            with torch.enable_grad():
+            with torch.enable_grad(), saved_tensors_hooks(Tensor.detach, _unchanged):
                 scores = index_scores(leaves[0][:, start:stop], leaves[1][:, low:high], leaves[2][:, start:stop])
                 log_probs = scores.masked_fill(hidden, -torch.inf).log_softmax(-1).masked_fill(hidden, 0.0)
                 loss = torch.special.xlogy(target, target).sum() - (target * log_probs).sum()
@@ -159,7 +166,27 @@ class _IndexerLoss(torch.autograd.Function):
         return q, key, weight, None, None, None, None
 
 
-def core_targets(core: tuple[Tensor, Tensor, Tensor], span: Span, scale: float, selected_BSK: Tensor | None) -> Targets:
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+class CoreTargets(NamedTuple):
+    """`Targets` of core attention: queries and keys laid out, and what else its probabilities depend on."""
+
+    q: Tensor
+    key: Tensor
+    span: Span
+    scale: float
+    selected_BSK: Tensor | None
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """[B, stop − start, high − low] over the keys `span.bounds(start, stop)`."""
+        return mean_probs(self.q, self.key, self.span, self.scale, self.selected_BSK, start, stop)
+
+
+def core_targets(
+    core: tuple[Tensor, Tensor, Tensor], span: Span, scale: float, selected_BSK: Tensor | None
+) -> CoreTargets:
     """What teaches the indexer: core attention's probabilities, averaged over heads.
 
     Args:
@@ -173,10 +200,10 @@ def core_targets(core: tuple[Tensor, Tensor, Tensor], span: Span, scale: float, 
         (start, stop) -> [B, stop − start, high − low] over the keys `span.bounds(start, stop)`.
     """
     q, key, _ = lay_out(*(item.detach() for item in core))
-    return lambda start, stop: mean_probs(q, key, span, scale, selected_BSK, start, stop)
+    return CoreTargets(q, key, span, scale, selected_BSK)
 
 
-def indexer_loss(
+def _indexer_loss(
     index: tuple[Tensor, Tensor, Tensor],
     targets: Targets,
     span: Span,
@@ -196,3 +223,6 @@ def indexer_loss(
         counted_BS: queries that count, bool; the others add nothing.
     """
     return _IndexerLoss.apply(*index, targets, span, selected_BSK, counted_BS)
+
+
+indexer_loss = Op("indexer_loss", _indexer_loss)
