@@ -36,3 +36,10 @@ def test_positions_count_from_the_document():
     assert Span.packed(first).positions.tolist() == [[0, 1, 0, 1, 2]]
     assert Span.causal(1, 3, past=4).positions.tolist() == [[4, 5, 6]]
     assert Span.causal(1, 3, past=4).keys == 7
+
+
+def test_fingerprints_tell_intervals_apart():
+    first = torch.tensor([[0, 0, 2, 2]])
+    assert Span.packed(first).fingerprint == Span.packed(first.clone()).fingerprint
+    others = [Span.packed(torch.zeros_like(first)), Span.causal(1, 4, past=1), Span.packed(first.view(2, 2))]
+    assert len({span.fingerprint for span in (Span.packed(first), *others)}) == 4

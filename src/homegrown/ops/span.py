@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 
 import torch
@@ -49,6 +50,14 @@ class Span:
     def keys(self) -> int:
         """Number of keys the queries reach: one past the largest visible position."""
         return int(self._last_host.max()) + 1
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A digest of the intervals: equal for equal ones."""
+        digest = hashlib.blake2b(str(self._first_host.shape).encode())
+        for tensor in (self._first_host, self._last_host):
+            digest.update(tensor.numpy().tobytes())
+        return digest.digest()
 
     def bounds(self, start: int, stop: int) -> tuple[int, int]:
         """The range of keys that any of the queries start..stop sees, as host integers [low, high)."""
