@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, zip_longest
+from itertools import combinations, pairwise, zip_longest
 
 from homegrown.parallel.layout import Layout
 from homegrown.train.dryrun.wire import Message
@@ -76,7 +76,10 @@ def _compare(
         ):  # fmt: skip
             sent, received = _part(given.send, giver), _part(taken.receive, taker)
             if sent != received:
-                return f"{where} ({mine.op}): rank {sender} sends {sent} bytes to rank {receiver}, which expects {received}"
+                return (
+                    f"{where} ({mine.op}): rank {sender} sends {sent} bytes to rank {receiver}, which expects "
+                    f"{received}"
+                )
     return None
 
 
@@ -105,7 +108,7 @@ def abbreviated(ranks: Sequence[int]) -> str:
     """Ranks as a short text: `0-7`, `0, 8, ..., 504 (64)`, `3, 5`."""
     if len(ranks) == 1:
         return str(ranks[0])
-    steps = {after - before for before, after in zip(ranks, ranks[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(ranks)}
     if len(ranks) <= 3:
         return ", ".join(map(str, ranks))
     if steps == {1}:

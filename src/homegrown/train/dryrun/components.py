@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from homegrown.model import Longcat
+from homegrown.model.router import MixtureOfExperts
 from homegrown.train.dryrun.meter import Meter
 
 COMPONENTS = (
@@ -49,25 +49,11 @@ def tell_apart(model: Longcat, meter: Meter) -> None:
         module.register_forward_pre_hook(partial(_enter, meter, component), prepend=True)
         module.register_forward_hook(partial(_leave, meter), always_call=True)
     # What is called by other names than `forward`.
-    for layer in model.layers.values():
+    for mixture in (module for module in model.modules() if isinstance(module, MixtureOfExperts)):
         for phase in ("send", "compute", "receive"):
-            within(layer.mlp.dispatcher, phase, meter, "experts")
+            meter.watch(mixture.dispatcher, phase, partial(meter.inside, "experts"))
     if model.lm_head is not None:
-        within(model.lm_head, "scorer", meter, "head")
-
-
-def within(owner: Any, name: str, meter: Meter, component: str) -> None:
-    """Let calls of a method count as a component's."""
-
-    def wrapper(method: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with meter.inside(component):
-                return method(*args, **kwargs)
-
-        return call
-
-    setattr(owner, name, wrapper(getattr(owner, name)))
+        meter.watch(model.lm_head, "scorer", partial(meter.inside, "head"))
 
 
 def _enter(meter: Meter, component: str, module: nn.Module, args: Any) -> None:

@@ -34,8 +34,8 @@ LONG = {
 @contextmanager
 def ops_once(meter: Meter) -> Iterator[None]:
     """Run a block in which every long op runs once per kind of call and is replayed from then on."""
-    memory = Memory(meter)
-    with wrapping("once", **{name: memory.wrap(name) for name in LONG}):
+    notes = Notes(meter)
+    with wrapping("once", **{name: notes.wrap(name) for name in LONG}):
         yield
 
 
@@ -83,7 +83,7 @@ class Facts:
     gradients: list[Made | None] = field(default_factory=list)
 
 
-class Memory:
+class Notes:
     """Facts of all kinds of calls so far."""
 
     def __init__(self, meter: Meter) -> None:
@@ -119,7 +119,7 @@ class Memory:
 
 def _outputs(meter: Meter, name: str, facts: Facts) -> tuple[Tensor, ...]:
     meter.repeat(facts.forward, name)
-    with meter.unmoved():
+    with meter.memory.aside():
         return tuple(made.make() for made in facts.outputs)
 
 
@@ -129,7 +129,7 @@ class _Replay(torch.autograd.Function):
         ctx: Any, meter: Meter, name: str, facts: Facts, held: list[Any], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         outputs = _outputs(meter, name, facts)
-        with meter.unmoved():
+        with meter.memory.aside():
             kept = [torch.empty(size, dtype=torch.uint8, device="meta") for size in facts.kept]
         ctx.save_for_backward(
             *kept, *(tensors[index] for index in facts.kept_inputs), *(outputs[index] for index in facts.kept_outputs)
@@ -144,7 +144,7 @@ class _Replay(torch.autograd.Function):
         meter, facts = ctx.meter, ctx.facts
         held = ctx.saved_tensors  # under recomputation, what was kept is made here
         meter.repeat(facts.backward, ctx.name)
-        with meter.unmoved():
+        with meter.memory.aside():
             made = tuple(gradient and gradient.make() for gradient in facts.gradients)
         del held
         return (None, None, None, None, *made)
@@ -193,7 +193,7 @@ def _try(meter: Meter, implementation: Implementation, leaves: list[Any], spec: 
             fresh[place] = twin
         args, kwargs = tree_unflatten(fresh, spec)
         addresses = [fresh[place].untyped_storage()._cdata for place in places]
-        before = set(meter.storages())
+        before = set(meter.memory.storages())
         with meter.aside() as forward:
             result = implementation(*args, **kwargs)
         outputs, out_spec = tree_flatten(result)
@@ -206,7 +206,7 @@ def _try(meter: Meter, implementation: Implementation, leaves: list[Any], spec: 
         grads = [torch.empty_like(out) for out in outputs if out.requires_grad]
         passing = {grad.untyped_storage()._cdata for grad in grads}
         del result, outputs, args, kwargs, fresh, twin
-        alive = meter.storages()
+        alive = meter.memory.storages()
         facts.kept = [size for key, size in alive.items() if key not in before | passing | set(made)]
         facts.kept_inputs = [index for index, key in enumerate(addresses) if key in alive]
         facts.kept_outputs = [index for index, key in enumerate(made) if key in alive]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ class Message:
     """One call of a collective or of a transfer between two.
 
     Attributes:
-        op: `all_gather`, `all_to_all`, `send`, `receive`, or PyTorch's own name for what else there is.
+        op: `all_gather`, `all_to_all`, `gather_objects`, `send` or `receive`.
         group: kind of the group, as `parallel.layout` names it.
         ranks: its members.
         send, receive: bytes that go to and come from every member, in order; one number where all are alike.
@@ -50,21 +49,19 @@ class Wires:
     def __init__(self) -> None:
         self._ranks: dict[str, tuple[int, ...]] = {}
 
-    def read(self, func: Any, args: tuple[Any, ...]) -> Message:
-        """The message that a call of a `c10d` operator makes."""
-        group = dist.ProcessGroup.unbox(next(item for item in args if isinstance(item, torch.ScriptObject)))
+    def read(self, name: str, args: tuple[Any, ...]) -> list[Message]:
+        """What a call of the `c10d` operator `name` sends and receives; nothing where it moves no tensors."""
+        handle = next((item for item in args if isinstance(item, torch.ScriptObject)), None)
+        if handle is None or name not in _READERS:
+            return []
+        group = dist.ProcessGroup.unbox(handle)
         if group.group_name not in self._ranks:
             self._ranks[group.group_name] = tuple(dist.get_process_group_ranks(group))
         ranks = self._ranks[group.group_name]
-        name = func._overloadpacket.__name__
         # Whoever calls a collective of `parallel` has just noted it there.
         kind = TRAFFIC.calls[-1].group if TRAFFIC.calls else "unnamed"
-        reader = _READERS.get(name)
-        if reader is not None:
-            op, send, receive, peer = reader(args, ranks)
-            return Message(op, kind, ranks, send, receive, peer)
-        size = sum(_bytes(item) for item in _tensors(args[0]))
-        return Message(name.strip("_"), kind, ranks, size, size)
+        op, send, receive, peer = _READERS[name](args, ranks)
+        return [Message(op, kind, ranks, send, receive, peer)]
 
 
 Read = tuple[str, tuple[int, ...] | int, tuple[int, ...] | int, int]
@@ -107,12 +104,6 @@ def _split(x: Tensor, rows: list[int], size: int) -> tuple[int, ...] | int:
         return _bytes(x) // size
     each = _bytes(x) // max(1, x.shape[0])
     return tuple(count * each for count in rows)
-
-
-def _tensors(item: Any) -> list[Tensor]:
-    if isinstance(item, Tensor):
-        return [item]
-    return list(itertools.chain.from_iterable(_tensors(part) for part in item)) if isinstance(item, list) else []
 
 
 def _bytes(tensor: Tensor) -> int:

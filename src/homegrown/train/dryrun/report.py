@@ -1,0 +1,179 @@
+"""What a dry run found, as tables for a person and as plain values for a file."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group as Stack
+from rich.console import RenderableType
+from rich.table import Table
+
+from homegrown.parallel.layout import KINDS as GROUP_KINDS
+from homegrown.parallel.layout import Layout
+from homegrown.train.dryrun.agreement import abbreviated, grouped
+from homegrown.train.dryrun.components import COMPONENTS
+from homegrown.train.dryrun.job import Rehearsal
+from homegrown.train.dryrun.memory import KINDS, Use
+from homegrown.train.dryrun.meter import PHASES
+
+GIB = 1 << 30
+
+
+def show(done: Rehearsal, memory: int) -> RenderableType:
+    """Everything about one rank.
+
+    Args:
+        done: what its step did.
+        memory: bytes of the device; 0 if nobody said.
+    """
+    return Stack(topology(done.layout, done.rank), bytes_table(done, memory), traffic_table(done), flops_table(done))
+
+
+def topology(layout: Layout, rank: int) -> Table:
+    """Where a rank stands, and the groups it belongs to."""
+    place = layout.place(rank)
+    table = Table(title=f"rank {rank} of {layout.describe()}", title_justify="left")
+    table.add_column("group", no_wrap=True)
+    table.add_column("ranks", justify="right")
+    table.add_column("members")
+    table.caption = "at " + ", ".join(f"{name} {index}" for name, index in place._asdict().items())
+    table.caption += "; layers " + ", ".join(_layers(part.layers) for part in layout.parts_of(rank))
+    for kind in GROUP_KINDS:
+        members = layout.members(kind, rank)
+        if len(members) > 1:
+            table.add_row(kind, f"{len(members):,}", abbreviated(members))
+    return table
+
+
+def bytes_table(done: Rehearsal, memory: int) -> Table:
+    """Memory at the moment when most of it is in use, by component and kind."""
+    table = Table(title="memory when most is in use, GiB", title_justify="left")
+    table.add_column("")
+    kinds = [kind for kind in KINDS if any(use.kind == kind for use in done.at_peak)]
+    for heading in (*kinds, "all", "kept a micro-batch"):
+        table.add_column(heading, justify="right")
+    for component in components(done.at_peak):
+        sizes = [done.at_peak.get(Use(kind, component), 0) for kind in kinds]
+        table.add_row(component, *map(_gib, (*sizes, sum(sizes), done.kept.get(component, 0))))
+    table.add_section()
+    sizes = [of_kind(done.at_peak, kind) for kind in kinds]
+    table.add_row("all", *map(_gib, (*sizes, done.peak, sum(done.kept.values()))))
+    if memory:
+        share = f"{done.peak / memory:.0%} of {memory / GIB:,.1f} GiB"
+        table.caption = f"{done.peak / GIB:,.2f} GiB, {share}"
+    return table
+
+
+def traffic_table(done: Rehearsal) -> Table:
+    """What the rank sends in a step, by operation and group."""
+    table = Table(title="traffic of one step", title_justify="left")
+    for heading in ("operation", "group"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("ranks", "calls", "sent, MiB", "largest, MiB"):
+        table.add_column(heading, justify="right")
+    for (op, group, ranks), messages in grouped(done.messages):
+        sent = [message.sent(done.rank) for message in messages]
+        figures = (f"{sum(sent) / (1 << 20):,.2f}", f"{max(sent) / (1 << 20):,.2f}")
+        table.add_row(op, group, f"{ranks:,}", f"{len(messages):,}", *figures)
+    table.add_section()
+    total = sum(message.sent(done.rank) for message in done.messages)
+    table.add_row("all", "", "", f"{len(done.messages):,}", f"{total / (1 << 20):,.2f}", "")
+    return table
+
+
+def flops_table(done: Rehearsal) -> Table:
+    """Floating-point operations of a step, by component and phase."""
+    table = Table(title="floating-point operations of one step, TFLOP", title_justify="left")
+    table.add_column("")
+    for phase in (*PHASES, "all"):
+        table.add_column(phase, justify="right")
+    by_use = flops_by_use(done)
+    for component in components(by_use):
+        numbers = [by_use.get(Use(phase, component), 0) for phase in PHASES]
+        table.add_row(component, *(_tera(number) for number in (*numbers, sum(numbers))))
+    table.add_section()
+    numbers = [of_kind(by_use, phase) for phase in PHASES]
+    table.add_row("all", *(_tera(number) for number in (*numbers, sum(numbers))))
+    return table
+
+
+def plain(done: Rehearsal, listing: bool) -> dict[str, Any]:
+    """The same as plain values; with every single message if asked for."""
+    layout, rank = done.layout, done.rank
+    flops: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for (use, operator), number in done.flops.items():
+        if number:
+            flops[use.kind][use.component][operator] = number
+    found: dict[str, Any] = {
+        "rank": rank,
+        "layout": layout.describe(),
+        "place": layout.place(rank)._asdict(),
+        "layers": [list(part.layers) for part in layout.parts_of(rank)],
+        "groups": {kind: _members(layout.members(kind, rank)) for kind in GROUP_KINDS},
+        "memory": {
+            "peak_bytes": done.peak,
+            "at_peak": _nested(done.at_peak),
+            "resting": _nested(done.resting),
+            "kept_by_a_micro_batch": done.kept,
+        },
+        "flops": flops,
+        "traffic": [
+            {
+                "op": op, "group": group, "ranks": ranks, "calls": len(messages),
+                "sent_bytes": sum(message.sent(rank) for message in messages),
+            }
+            for (op, group, ranks), messages in grouped(done.messages)
+        ],
+        "seconds": round(done.seconds, 2),
+    }  # fmt: skip
+    if listing:
+        found["messages"] = [
+            {"op": message.op, "group": message.group, "ranks": len(message.ranks), "sent_bytes": message.sent(rank)}
+            | ({"peer": message.peer} if message.peer >= 0 else {})
+            for message in done.messages
+        ]
+    return found
+
+
+def of_kind(sizes: Mapping[Use, int], kind: str) -> int:
+    """The sum over components."""
+    return sum(size for use, size in sizes.items() if use.kind == kind)
+
+
+def flops_by_use(done: Rehearsal) -> dict[Use, int]:
+    """Floating-point operations by phase and component."""
+    total: Counter[Use] = Counter()
+    for (use, _), number in done.flops.items():
+        total[use] += number
+    return {use: number for use, number in total.items() if number}
+
+
+def components(uses: Iterable[Use]) -> list[str]:
+    """Components that occur, in the order of tables."""
+    there = {use.component for use in uses}
+    return [*(name for name in COMPONENTS if name in there), *sorted(there - set(COMPONENTS))]
+
+
+def _nested(sizes: Mapping[Use, int]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = defaultdict(dict)
+    for use, size in sizes.items():
+        nested[use.kind][use.component] = size
+    return nested
+
+
+def _members(ranks: Sequence[int]) -> dict[str, Any]:
+    return {"size": len(ranks), "ranks": abbreviated(ranks)}
+
+
+def _layers(layers: range) -> str:
+    return f"{layers.start}-{layers.stop - 1}" if layers else "none"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:,.3f}" if size else ""
+
+
+def _tera(number: int) -> str:
+    return f"{number / 1e12:,.3f}" if number else ""
