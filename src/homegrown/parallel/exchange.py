@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -157,8 +158,11 @@ class Exchange:
         columns = self._team.columns
         if columns == 1:
             return [arrived]
-        parts = arrived.split(bucket.owned)
-        return [torch.cat(parts[column::columns]) for column in range(columns)]
+        parts = _cut(arrived, bucket.owned)
+        return [
+            _joined((parts[member] for member in parts if member % columns == column), arrived)
+            for column in range(columns)
+        ]
 
     # Back
 
@@ -179,8 +183,12 @@ class Exchange:
         columns = self._team.columns
         if columns == 1:
             return segments[0]
-        parts = [segment.split(bucket.owned[column::columns]) for column, segment in enumerate(segments)]
-        return torch.cat([parts[member % columns][member // columns] for member in range(len(self._team.ranks))])
+        parts = {
+            holder * columns + column: part
+            for column, segment in enumerate(segments)
+            for holder, part in _cut(segment, bucket.owned[column::columns]).items()
+        }
+        return _joined((parts[member] for member in sorted(parts)), segments[0])
 
     def _segment(self, line: Line) -> Tensor:
         start, stop = line.segment(self._group.rank)
@@ -229,6 +237,19 @@ def _at(line: Tensor, entry: Entry) -> Tensor:
 def _within(piece: Tensor, entry: Entry) -> Tensor:
     """An entry's part of a piece."""
     return piece.narrow(entry.extent.dim, entry.extent.start, entry.extent.stop - entry.extent.start)
+
+
+def _cut(x: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:
+    """Parts of these sizes that lie in x end to end, by number. Of thousands of members most have none: those are left
+    out."""
+    places = zip(accumulate(sizes, initial=0), sizes, strict=False)
+    return {number: x[start : start + size] for number, (start, size) in enumerate(places) if size}
+
+
+def _joined(parts: Iterable[Tensor], like: Tensor) -> Tensor:
+    """Parts end to end; nothing, of the dtype of `like`, if there are none."""
+    there = list(parts)
+    return torch.cat(there) if there else like[:0]
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
