@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -119,7 +119,11 @@ def _paged_scores(
     return scores
 
 
-Targets = Callable[[int, int], Tensor]
+class Targets(Protocol):
+    """What teaches the indexer, chunk by chunk."""
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """p of the queries start..stop over the keys `span.bounds(start, stop)`: [B, stop − start, high − low]."""
 
 
 class _IndexerLoss(torch.autograd.Function):

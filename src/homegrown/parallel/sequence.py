@@ -7,8 +7,8 @@ ones. Gradients of gathered keys are summed back to where the keys came from, in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from homegrown.model import FullContext, History, Longcat
 from homegrown.model.context import Queries
 from homegrown.model.sparse import IndexInput, Selection
 from homegrown.ops import Span
+from homegrown.ops.indexing import Targets
 from homegrown.parallel.collectives import all_gather, all_reduce, exchange
-from homegrown.parallel.groups import Groups
+from homegrown.parallel.groups import Group, Groups
 from homegrown.parallel.rowsplit import RowSplit, columns
 from homegrown.parallel.tree import tree_sum
 
@@ -108,29 +109,38 @@ class ParallelContext(FullContext):
     def index_objective(self, core: tuple[Tensor, Tensor, Tensor], scale: float, selection: Selection) -> Tensor:
         """The indexer's loss of the own queries, which have the attention of all heads for a target."""
         own, index, positions = self.rows.split.own, selection.index, selection.positions
-        targets = self._over_heads(ops.core_targets(core, self.span, scale, positions))
+        targets: Targets = ops.core_targets(core, self.span, scale, positions)
+        group = self.rows.groups["tp"]
+        if group.size > 1:
+            targets = OverHeads(targets, group, self.rows.own.first.shape[1])
         chosen = None if positions is None else positions[:, own]
         return ops.indexer_loss((index.query, index.key, index.weight), targets, self.rows.own, chosen, self.counted)
 
-    def _over_heads(self, here: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
-        """Means over the heads that are here, for context positions -> means over all heads, for own positions.
 
-        A chunk of one rank's own positions needs every rank's heads: all ranks ask for the same chunk of theirs at a
-        time, and each computes everybody's.
-        """
-        group = self.rows.groups["tp"]
-        each = self.rows.own.first.shape[1]
-        if group.size == 1:
-            return here
+class OverHeads(NamedTuple):
+    """Means over the heads that are here, for context positions, made into means over all heads, for own positions.
 
-        def everywhere(start: int, stop: int) -> Tensor:
-            parts = [here(rank * each + start, rank * each + stop) for rank in range(group.size)]
-            mine, sizes = parts[group.rank], [part.numel() for part in parts]
-            sent = torch.cat([part.flatten() for part in parts])
-            arrived = exchange(sent, group, sizes, [mine.numel()] * group.size)
-            return tree_sum(arrived.view(group.size, *mine.shape).unbind(0)) / group.size
+    A chunk of one rank's own positions needs every rank's heads: all ranks ask for the same chunk of theirs at a time,
+    and each computes everybody's.
 
-        return everywhere
+    Attributes:
+        here: the means over the heads that are here.
+        group: the ranks that have the others.
+        each: own positions of a rank.
+    """
+
+    here: Targets
+    group: Group
+    each: int
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Of this rank's own positions start..stop."""
+        group, each = self.group, self.each
+        parts = [self.here(rank * each + start, rank * each + stop) for rank in range(group.size)]
+        mine, sizes = parts[group.rank], [part.numel() for part in parts]
+        sent = torch.cat([part.flatten() for part in parts])
+        arrived = exchange(sent, group, sizes, [mine.numel()] * group.size)
+        return tree_sum(arrived.view(group.size, *mine.shape).unbind(0)) / group.size
 
 
 class SequencePortion:
