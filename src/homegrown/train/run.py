@@ -80,18 +80,11 @@ class Workbench:
         self.batches = Batches(
             self.dataset.train, seq_len=config.data.seq_len, global_batch=config.data.global_batch, seed=config.seed
         )
-        self.assembly = Assembly(config, self.layout, self.groups, self.device, self.dtype)
-        _begin(self.assembly, config)
-        leaves = config.data.global_batch // (config.data.micro_batch * self.layout.dp)
-        optimizer = ShardedOptimizer(
-            dict(self.assembly.named_parameters()), self.groups, config.optim, config.model, features.bf16_fast,
-            ("n-gram tables",) if config.optim.ngram_rows == "lazy" else (),
-            # Sums over several leaves are kept wider than a weight, and travel so.
-            gradient_dtype=None if leaves == 1 else torch.promote_types(self.dtype, torch.float32),
-        )  # fmt: skip
-        self.stepper = Stepper(self.assembly, optimizer, config, self.device)
+        self.stepper = new_stepper(config, self.groups, self.device, features.bf16_fast)
+        self.assembly = self.stepper.assembly
         self.checks: Checks | None = None
         if config.check.every:
+            optimizer = self.stepper.optimizer
             self.checks = Checks(config, self.assembly, optimizer, self.groups, self.device, self.dtype)
             self.stepper.conduct = self.checks.conduct
 
@@ -292,11 +285,33 @@ def set_determinism(on: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def new_stepper(config: TrainConfig, groups: Groups, device: torch.device, bf16_fast: bool) -> Stepper:
+    """A rank's part of a new model and what moves it.
+
+    Args:
+        config: with the precision settled.
+        groups: of the rank.
+        device: where it computes; on the meta device, where a dry run builds it, weights have no values.
+        bf16_fast: whether the device multiplies bfloat16 faster than float32.
+    """
+    dtype: torch.dtype = getattr(torch, config.precision)
+    assembly = Assembly(config, groups.layout, groups, device, dtype)
+    _begin(assembly, config)
+    leaves = config.data.global_batch // (config.data.micro_batch * groups.layout.dp)
+    optimizer = ShardedOptimizer(
+        dict(assembly.named_parameters()), groups, config.optim, config.model, bf16_fast,
+        ("n-gram tables",) if config.optim.ngram_rows == "lazy" else (),
+        # Sums over several leaves are kept wider than a weight, and travel so.
+        gradient_dtype=None if leaves == 1 else torch.promote_types(dtype, torch.float32),
+    )  # fmt: skip
+    return Stepper(assembly, optimizer, config, device)
+
+
 def _begin(assembly: Assembly, config: TrainConfig) -> None:
     """Weights of a run that begins, and which of them learn."""
     source = config.growth.source
     grown = grown_tensors(source, config.model) if source != Path() else None
-    for part in assembly.parts.values():
+    for part in assembly.parts.values() if assembly.device.type != "meta" else ():
         if grown is None:
             fill(part.model, assembly.layout, assembly.rank, config.seed)
         else:
