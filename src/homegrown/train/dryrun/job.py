@@ -63,7 +63,7 @@ def rehearse(config: TrainConfig, layout: Layout, rank: int) -> Rehearsal:
     started = time.perf_counter()
     with _alone(rank, layout.world), _listing():
         groups = Groups(layout, rank, config.parallel.timeout_s)
-        stepper = new_stepper(config, groups, torch.device("meta"))
+        stepper = new_stepper(config, groups, torch.device("meta"), bf16_fast=True)
         meter = Meter()
         _claim(meter, stepper)
         resting = dict(meter.memory.alive)

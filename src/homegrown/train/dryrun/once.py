@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from homegrown.ops import Span
 from homegrown.ops.registry import Implementation, wrapping
+from homegrown.ops.saved import recomputing, saving
 from homegrown.train.dryrun.meter import Meter, Work
 
 LONG = {
@@ -98,7 +99,7 @@ class Notes:
                 leaves, spec = tree_flatten((args, kwargs))
                 if not all(leaf.is_meta for leaf in leaves if isinstance(leaf, Tensor)):
                     return implementation(*args, **kwargs)
-                key = (name, str(spec), torch.is_grad_enabled(), *map(_fingerprint, leaves))
+                key = (name, str(spec), torch.is_grad_enabled(), recomputing(), *map(_fingerprint, leaves))
                 if key not in self.facts:
                     self.facts[key] = _try(self.meter, implementation, leaves, spec)
                 facts = self.facts[key]
@@ -150,13 +151,6 @@ class _Replay(torch.autograd.Function):
         return (None, None, None, None, *made)
 
 
-@contextmanager
-def _plain_graph() -> Iterator[None]:
-    """Whatever hooks keep or recompute what a graph saves, they do not see this block."""
-    with torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda saved: saved):
-        yield
-
-
 class _Twin(torch.autograd.Function):
     """A tensor of the same kind in memory of its own, its gradient handed through."""
 
@@ -179,11 +173,14 @@ def _fingerprint(leaf: Any) -> Any:
 
 
 def _try(meter: Meter, implementation: Implementation, leaves: list[Any], spec: Any) -> Facts:
-    """Run one call on tensors of its own, forward and backward, and note what it does."""
+    """Run one call on tensors of its own, forward and backward, and note what it does.
+
+    What it saves is dropped or kept as configured, but hooks of the graph around it do not see it.
+    """
     places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     fresh = list(leaves)
     roots: dict[int, Tensor] = {}
-    with _plain_graph():
+    with saving(recomputing()):
         for place in places:
             like = leaves[place]
             twin = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
@@ -196,22 +193,22 @@ def _try(meter: Meter, implementation: Implementation, leaves: list[Any], spec: 
         before = set(meter.memory.storages())
         with meter.aside() as forward:
             result = implementation(*args, **kwargs)
-        outputs, out_spec = tree_flatten(result)
-        differentiable = [out.requires_grad for out in outputs]
-        facts = Facts(forward, Work(), [Made.like(out) for out in outputs], out_spec, differentiable)
-        if not any(differentiable):
-            return facts
-        made = [out.untyped_storage()._cdata for out in outputs]
-        ends = [torch.autograd.graph.get_gradient_edge(out) for out in outputs if out.requires_grad]
-        grads = [torch.empty_like(out) for out in outputs if out.requires_grad]
-        passing = {grad.untyped_storage()._cdata for grad in grads}
-        del result, outputs, args, kwargs, fresh, twin
-        alive = meter.memory.storages()
-        facts.kept = [size for key, size in alive.items() if key not in before | passing | set(made)]
-        facts.kept_inputs = [index for index, key in enumerate(addresses) if key in alive]
-        facts.kept_outputs = [index for index, key in enumerate(made) if key in alive]
-        with meter.aside() as facts.backward:
-            gradients = torch.autograd.grad(ends, list(roots.values()), grads, allow_unused=True)
-        by_place = dict(zip(roots, gradients, strict=True))
-        facts.gradients = [None if (grad := by_place.get(place)) is None else Made.like(grad) for place in places]
+    outputs, out_spec = tree_flatten(result)
+    differentiable = [out.requires_grad for out in outputs]
+    facts = Facts(forward, Work(), [Made.like(out) for out in outputs], out_spec, differentiable)
+    if not any(differentiable):
+        return facts
+    made = [out.untyped_storage()._cdata for out in outputs]
+    ends = [torch.autograd.graph.get_gradient_edge(out) for out in outputs if out.requires_grad]
+    grads = [torch.empty_like(out) for out in outputs if out.requires_grad]
+    passing = {grad.untyped_storage()._cdata for grad in grads}
+    del result, outputs, args, kwargs, fresh, twin
+    alive = meter.memory.storages()
+    facts.kept = [size for key, size in alive.items() if key not in before | passing | set(made)]
+    facts.kept_inputs = [index for index, key in enumerate(addresses) if key in alive]
+    facts.kept_outputs = [index for index, key in enumerate(made) if key in alive]
+    with saving(recompute=False), meter.aside() as facts.backward:
+        gradients = torch.autograd.grad(ends, list(roots.values()), grads, allow_unused=True)
+    by_place = dict(zip(roots, gradients, strict=True))
+    facts.gradients = [None if (grad := by_place.get(place)) is None else Made.like(grad) for place in places]
     return facts

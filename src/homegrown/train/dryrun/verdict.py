@@ -13,8 +13,7 @@ NAMED = 3
 _UNITS = {"B": 1, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _LESS = {
     "parameters": "more parallel.pp, tp, ep or embp spread parameters",
-    "gradients": "more parallel.pp, tp, ep or embp spread gradients, and fewer micro-batches a rank (data.global_batch / "
-    "(dp * data.micro_batch)) leave fewer partial sums of them",
+    "gradients": "more parallel.pp, tp, ep or embp spread gradients, and fewer micro-batches leave fewer sums of them",
     "optimizer": "more data parallelism, or a smaller parallel.ep, spreads optimizer state over more ranks",
     "activations": 'recompute = "full", more parallel.tp or cp, or a smaller data.micro_batch keep less',
     "backward": "more parallel.tp or cp, or a smaller data.micro_batch, make less at a time",
