@@ -84,7 +84,7 @@ def _enter(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
     try:
-        here = world.join(device, timeout_s=60)
+        here = world.join(device, timeout_s=180)
         value = function(here, *args)
         sender.send_bytes(pickle.dumps(("", value)))
         world.leave()
