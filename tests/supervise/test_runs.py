@@ -82,6 +82,7 @@ def test_a_worker_without_a_record_shows_its_stack_in_the_log(supervised, progra
     code = """
 import os, time
 from pathlib import Path
+from homegrown.parallel import flight
 rank = int(os.environ["RANK"])
 if os.environ["HOMEGROWN_ATTEMPT"] != "1":
     raise SystemExit
@@ -93,7 +94,7 @@ if rank == 0:
     flight.enter("barrier", "world", (0, 1), 0)
 lost_in_here()
 """
-    stage = supervised([*program(code), "--stall-after", "2"])
+    stage = supervised([*program(code), "--stall-after", "4"])  # longer than starting takes
     assert stage.event("fault")["culprits"] == [1]
     assert stage.finish() == 0
     page = (stage.run / "faults" / "1" / "rank-1.txt").read_text()
