@@ -221,6 +221,9 @@ class TrainConfig:
     """CPU threads; 0 takes all cores this process may use."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl (needs the `tensorboard` extra)."""
+    profile_steps: int = 0
+    """Steps to record with PyTorch's profiler, from the third on: RUN/profile/rank-00000.json opens in Perfetto and
+    in chrome://tracing. 0 records none."""
     log_every: int = 1
     """Steps between lines in metrics.jsonl."""
     digest_every: int = 0

@@ -14,7 +14,7 @@ from homegrown.config import TrainConfig
 from homegrown.device import EnergyMeter
 from homegrown.hub import load, save
 from homegrown.model import Longcat
-from homegrown.parallel.collectives import barrier
+from homegrown.parallel.collectives import barrier, gather_objects
 from homegrown.parallel.world import join, leave
 from homegrown.report import write_report
 from homegrown.train.analysis import analyse
@@ -26,6 +26,7 @@ from homegrown.train.display import Display
 from homegrown.train.evaluate import Score
 from homegrown.train.export import export_checkpoint
 from homegrown.train.logs import to_log
+from homegrown.train.profile import Profile
 from homegrown.train.run import Run, open_run
 from homegrown.train.trainer import Callback, Outcome, train
 
@@ -94,6 +95,8 @@ def callbacks(run: Run, console: Console) -> Sequence[Callback]:
         Checkpoints(console),
         Display(console),
     ]
+    if run.config.profile_steps:
+        watchers.insert(0, Profile(run.path / "profile"))
     if run.config.tensorboard:
         watchers.insert(1, TensorBoard(run.path / "tensorboard"))
     return watchers
@@ -107,8 +110,11 @@ class _Energy(Callback):
         self._meter.start()
 
     def on_end(self, run: Run, outcome: Outcome) -> None:
-        reading = self._meter.stop()
-        run.ledger.append("energy", step=run.step, joules=reading.joules, source=reading.source, detail=reading.detail)
+        reading, world = self._meter.stop(), run.bench.world
+        # Processes of a host without accelerators share what is measured there.
+        counts = world.device.type != "cpu" or world.local_rank == 0
+        joules = sum(gather_objects(reading.joules if counts else 0.0, run.bench.groups["world"]))
+        run.ledger.append("energy", step=run.step, joules=joules, source=reading.source, detail=reading.detail)
 
 
 def _finish(run: Run, console: Console, outcome: Outcome, compare: bool, times: dict[str, float]) -> Finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from homegrown.train.step import Stepper
 
 ADJUSTABLE = {
     "run", "steps", "device", "threads", "log_every", "tensorboard", "checkpoint", "eval", "parallel", "recompute",
+    "profile_steps",
     "offload", "check", "digest_every",
 }  # fmt: skip
 """Keys that may change when a run is resumed; the others decide what the run is."""
@@ -232,14 +234,15 @@ def open_run(config: TrainConfig, world: World | None = None) -> Run:
     known = recorded.exists()
     if known:
         config = _continued(build(TrainConfig, read_toml(recorded), str(recorded)), config)
+    world = join(config.device, config.parallel.timeout_s) if world is None else world
+    if world.size > 1 or flight.WATCH in os.environ:
+        flight.open(flight.record_path(config.run, world.rank), world.rank)
     bench = Workbench(config, world)
     config, everyone = bench.config, bench.groups["world"]
     # One process measures and keeps the record; it writes nothing before all have read what was there.
     leads = everyone.rank == 0
     facts = gather_objects(environment(bench.device, bench.dtype) if leads else {}, everyone)[0]
     facts["layout"] = bench.layout.describe()
-    if everyone.size > 1:
-        flight.open(flight.record_path(config.run, everyone.rank), everyone.rank)
     ledger: Ledger | SilentLedger = SilentLedger()
     metrics: MetricsWriter | SilentMetrics = SilentMetrics()
     if leads:
