@@ -58,6 +58,7 @@ class Assembly:
         self.config, self.layout, self.groups, self.rank = config.model, layout, groups, groups.rank
         self.device, self.dtype = device, dtype
         self._lazy = config.optim.ngram_rows == "lazy"
+        self._sparse = device.type == "meta" or devices.has_sparse(device)
         planned = device.type == "meta"
         self.portion = SequencePortion(groups) if groups["sequence"].size > 1 else None
         self.dispatchers: list[ExpertDispatcher | HierarchicalDispatcher] = []
@@ -83,7 +84,7 @@ class Assembly:
         if self.layout.embp > 1 or planned:
             self._rows = row_exchange(self.groups, self.config, planned)
             return self._rows
-        return sparse_lookup if self._lazy and devices.has_sparse(self.device) else local_lookup
+        return sparse_lookup if self._lazy and self._sparse else local_lookup
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Local shards of all parts, under the names of the whole model's parameters."""
@@ -104,9 +105,8 @@ class Assembly:
         """Give the n-gram table its gradient, which did not come through autograd, over so many leaves of each rank."""
         for name, parameter in self.named_parameters():
             if name == TABLE and self._rows is not None:
-                gradient = self._rows.collect(leaves)
                 parameter.grad_dtype = None
-                parameter.grad = gradient if self._lazy else gradient.to_dense()
+                parameter.grad = self._rows.collect(leaves, dense=not (self._lazy and self._sparse))
 
 
 def mixtures(model: Longcat) -> dict[int, MixtureOfExperts]:

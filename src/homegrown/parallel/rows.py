@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from homegrown import device as devices
 from homegrown.config import ModelConfig
 from homegrown.model.ngram import table_sizes
 from homegrown.parallel.collectives import exchange
@@ -109,16 +110,17 @@ class RowExchange:
             self._under_way = (leaf, [])
         self._under_way[1].append(piece)
 
-    def collect(self, leaves: int) -> Tensor:
+    def collect(self, leaves: int, dense: bool = False) -> Tensor:
         """The gradient of the rows that are here, summed over the leaves of all members; those are then forgotten.
 
         All members call this at the end of a step.
 
         Args:
             leaves: of each member in this step.
+            dense: make no sparse tensor, which some devices do not have.
 
         Returns:
-            Coalesced sparse [rows here, W], in float32 or wider.
+            [rows here, W], in float32 or wider; coalesced sparse, or dense.
 
         Raises:
             ValueError: there were other leaves.
@@ -137,6 +139,8 @@ class RowExchange:
         else:
             last = (self._batches[-1] + 1) * leaves * self._places_each
             ids, values = tree_rows(addends, last)
+        if dense:
+            return values.new_zeros(self.rows, self.width).index_copy_(0, ids, values)
         return torch.sparse_coo_tensor(
             ids[None], values, (self.rows, self.width), is_coalesced=True, check_invariants=False
         )
@@ -186,14 +190,18 @@ class RowExchange:
             count = math.floor(distinct(len(ids), self.borders[-1]))
             return Piece(ids[:count], values[:count])
         # Sparse tensors add up as they do in autograd, in the same order and so to the same bits.
+        home = pieces[0].ids.device
+        # Where the device has no sparse tensors the host adds up.
+        there = home if devices.has_sparse(home) else torch.device("cpu")
         shape = (self.borders[-1], self.width)
         total, *rest = (
-            torch.sparse_coo_tensor(piece.ids[None], piece.values, shape, check_invariants=False) for piece in pieces
+            torch.sparse_coo_tensor(piece.ids[None].to(there), piece.values.to(there), shape, check_invariants=False)
+            for piece in pieces
         )
         for addend in rest:
             total = total + addend
         total = total.coalesce()
-        return Piece(total.indices()[0], total.values())
+        return Piece(total.indices()[0].to(home), total.values().to(home))
 
     def _distinct(self, ids: int, member: int) -> int:
         """Of so many ids, how many different ones a member's rows can be expected to answer; adds up over members."""
