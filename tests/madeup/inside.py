@@ -23,7 +23,7 @@ from homegrown.parallel.groups import Group
 from homegrown.parallel.world import World
 from homegrown.train.run import Workbench
 
-from ..train import tiny
+from ..train import corrupted, tiny
 
 CPU = torch.device("cpu")
 CASES: dict[str, Callable[[World], None]] = {}
@@ -282,3 +282,17 @@ def a_checkpoint_moves_between_devices(world: World) -> None:
         loaded = torch.load(f"{folder}/x.pt", weights_only=True)
         assert loaded.device == world.device
         assert torch.load(f"{folder}/x.pt", map_location="cpu", weights_only=True).tolist() == [0, 1, 2]
+
+
+@case
+def silent_corruption_is_found_on_it(world: World) -> None:
+    """Checks find nothing and change no bit in a healthy run, and name the rank whose weight is another."""
+    data = config_for(world).data.path
+    # As in `config_for`; each process holds the tables, whose rows would travel as sparse tensors.
+    settled = {"device": "auto", "optim__muon_dtype": "float32", "optim__ngram_rows": "all"}
+    config = corrupted.config_of(data, ParallelConfig(embp=1), **settled)
+    without, checked = corrupted.both(world, config)
+    assert checked["error"] is None and checked == without
+    config = tiny.replaced(config, check=corrupted.CHECKED)
+    between = corrupted.flip_weight(1, "layers.1.self_attn.0.q_b_proj.weight")
+    assert corrupted.trained(world, config, between=between)["suspects"].keys() == {1}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from homegrown import ops
 from homegrown.cli.main import main
-from homegrown.config import CheckConfig, ConfigError, ParallelConfig, to_toml
+from homegrown.config import CheckConfig, ConfigError, ParallelConfig, TrainConfig, to_toml
 from homegrown.ledger import Ledger
 from homegrown.parallel.verdict import CORRUPT, verdicts
 from homegrown.parallel.world import World
@@ -66,9 +66,10 @@ class TestFingerprint:
 
     def test_sparse_gradients_count_row_by_row(self):
         rows = torch.tensor([[3, 1, 3]])
-        one = torch.sparse_coo_tensor(rows, torch.tensor([[1.0], [2.0], [3.0]]), (5, 1))
+        values = torch.tensor([[1.0], [2.0], [3.0]])
+        one = torch.sparse_coo_tensor(rows, values, (5, 1), check_invariants=True)
         assert fingerprint(one) == fingerprint(one.coalesce())
-        two = torch.sparse_coo_tensor(torch.tensor([[2, 1, 2]]), torch.tensor([[1.0], [2.0], [3.0]]), (5, 1))
+        two = torch.sparse_coo_tensor(torch.tensor([[2, 1, 2]]), values, (5, 1), check_invariants=True)
         assert fingerprint(one) != fingerprint(two)
 
 
@@ -274,11 +275,13 @@ class TestRun:
         assert main(["train", str(tmp_path / "run.toml")]) == 0, "the run goes on from the last sound state"
         assert saved_steps(tmp_path / "run/checkpoints") == [2, 4]
 
-    def test_checks_may_be_changed_in_a_run_and_need_a_period(self):
+    def test_impossible_settings(self):
         with pytest.raises(ConfigError, match=r"check\.every"):
             CheckConfig(products=True)
         with pytest.raises(ConfigError, match=r"check\.every = -1"):
             CheckConfig(every=-1)
+        with pytest.raises(ConfigError, match="deterministic = true"):
+            TrainConfig(check=corrupted.CHECKED, deterministic=False)
 
 
 def _alone() -> Any:

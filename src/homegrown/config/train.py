@@ -245,6 +245,10 @@ class TrainConfig:
         require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")
         require(self.digest_every >= 0, f"digest_every = {self.digest_every}: must not be negative")
         require(
+            self.deterministic or not self.check.every,
+            "check.every: what is computed twice has the same bits only with deterministic = true; set check.every = 0",
+        )
+        require(
             self.model.n_routed_experts % self.loss.balance_groups == 0,
             f"loss.balance_groups = {self.loss.balance_groups}: must divide model.n_routed_experts = "
             f"{self.model.n_routed_experts}",

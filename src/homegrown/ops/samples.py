@@ -144,21 +144,21 @@ def _attention(draw: _Draw, length: int) -> list[Sample]:
     def latent(q: Tensor, cache: Tensor, kv_b: Tensor) -> Tensor:
         return ops.latent_attention(q, cache, kv_b, span(q), scale)
 
-    def indexer_loss(q: Tensor, key: Tensor, weight: Tensor, *core: Tensor) -> Tensor:
-        targets = ops.core_targets((core[0], core[1], core[2]), span(q), scale, None)
-        loss: Tensor = ops.indexer_loss((q, key, weight), targets, span(q), None)
-        return loss
+    def taught(q: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+        queries, expanded, rope = (tensor.to(q.device, q.dtype) for tensor in (query, *keys))
+        targets = ops.core_targets((queries, expanded, rope), span(q), scale, None)
+        return ops.indexer_loss((q, key, weight), targets, span(q), None)
 
     query = draw.normal(BATCH, length, HEADS, NOPE + ROPE)
     keys = [draw.normal(BATCH, length, HEADS, NOPE + VALUE), draw.normal(BATCH, length, ROPE)]
     cached = [draw.normal(BATCH, length, LATENT + ROPE), draw.weight(HEADS, NOPE + VALUE, LATENT)]
     index = [draw.normal(BATCH, length, 2 * HEADS, ROPE), draw.normal(BATCH, length, ROPE)]
-    weight = draw.normal(BATCH, length, 2 * HEADS)
+    heads = draw.normal(BATCH, length, 2 * HEADS)
     return [
         Sample("attention", [query, *keys], core),
         Sample("latent_attention", [query, *cached], latent),
-        Sample("index_scores", [*index, weight], ops.index_scores),
-        Sample("indexer_loss", [*index, weight, query, *keys], indexer_loss),
+        Sample("index_scores", [*index, heads], ops.index_scores),
+        Sample("indexer_loss", [*index, heads / 8], taught),
     ]
 
 

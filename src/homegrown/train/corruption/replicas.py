@@ -84,25 +84,27 @@ class Replicas:
         Raises:
             CorruptionError: on all ranks, if some have other bits than they should.
         """
-        masters = {key.removesuffix("/master"): tensor for key, tensor in self._optimizer.state().items()
-                   if key.endswith("/master")}  # fmt: skip
+        state, kind = self._optimizer.state(), "/master"
+        masters = {key.removesuffix(kind): tensor for key, tensor in state.items() if key.endswith(kind)}
         wrong = [each for team, copies in self._copies.items() for each in self._compare(team, copies, masters)]
         world = self._groups["world"]
-        if not int(gather(torch.tensor([len(wrong)]), world).sum()):
-            return
-        told = gather_objects(wrong[:_TOLD], world)
-        found = {(each.key, each.column, each.holders) for other in told for each in other}
-        owners = {key: rank for rank, keys in enumerate(gather_objects(
-            [key for key, _, _ in found if key in masters], world)) for key in keys}  # fmt: skip
+        if int(gather(torch.tensor([len(wrong)]), world).sum()):
+            accuse(step, CHECK, self._suspects(wrong, masters), world)
+
+    def _suspects(self, wrong: list[_Wrong], masters: Mapping[str, Tensor]) -> dict[int, Suspicion]:
+        """Who is at fault, from what all ranks found. Collective."""
+        world = self._groups["world"]
         differ: dict[_Wrong, set[int]] = defaultdict(set)
-        for rank, other in enumerate(told):
-            for each in other:
+        for rank, found in enumerate(gather_objects(wrong[:_TOLD], world)):
+            for each in found:
                 differ[each].add(rank)
+        owned = gather_objects([each.key for each in differ if each.key in masters], world)
+        owners = {key: rank for rank, keys in enumerate(owned) for key in keys}
         suspects: dict[int, Suspicion] = {}
         for each in sorted(differ, key=lambda each: (each.key, each.column)):
             for rank, what in _blamed(each, differ[each], owners.get(each.key)).items():
                 suspects.setdefault(rank, Suspicion(each.key, what))
-        accuse(step, CHECK, suspects, world)
+        return suspects
 
     def _compare(self, team: Team, copies: list[_Copy], masters: Mapping[str, Tensor]) -> Iterator[_Wrong]:
         """The copies of this rank that differ from their masters."""

@@ -134,7 +134,7 @@ class _Pass:
 
     def gives(self, name: str, out: Any) -> None:
         """An op ends."""
-        for number, tensor in enumerate(_tensors(out if isinstance(out, tuple | list) else (out,))):
+        for number, tensor in enumerate(_tensors((out,))):
             mark = Mark(self._micro, 0, self._part, self._place + number)
             self._trace.note(mark, f"output of {name}, {self._where(tensor)}", tensor)
 
@@ -163,4 +163,6 @@ class _Pass:
 
 
 def _tensors(items: Iterable[Any]) -> list[Tensor]:
-    return [item for item in items if isinstance(item, Tensor)]
+    """The tensors among an op's arguments or results, those in tuples included."""
+    flat = (part for item in items for part in (item if isinstance(item, tuple | list) else (item,)))
+    return [part for part in flat if isinstance(part, Tensor)]
