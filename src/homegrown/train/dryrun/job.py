@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter, defaultdict
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from homegrown.train.dryrun.memory import Use
 from homegrown.train.dryrun.meter import Meter
 from homegrown.train.dryrun.once import ops_once
 from homegrown.train.dryrun.wire import Message
+from homegrown.train.run import new_stepper
 from homegrown.train.step import Stepper
 
 
@@ -58,13 +61,12 @@ class Rehearsal:
 
 def rehearse(config: TrainConfig, layout: Layout, rank: int) -> Rehearsal:
     """Build the job of `rank` under `layout` and take its busiest step."""
-    from homegrown.train.run import new_stepper
-
     started = time.perf_counter()
     with _alone(rank, layout.world), _listing():
         groups = Groups(layout, rank, config.parallel.timeout_s)
+        config = dataclasses.replace(config, precision=precision(config))
         stepper = new_stepper(config, groups, torch.device("meta"), bf16_fast=True)
-        meter = Meter()
+        meter = Meter(groups)
         _claim(meter, stepper)
         resting = dict(meter.memory.alive)
         kept: Counter[str] = Counter()
@@ -74,6 +76,11 @@ def rehearse(config: TrainConfig, layout: Layout, rank: int) -> Rehearsal:
     memory = {use: size for use, size in meter.memory.at_peak.items() if size}
     seconds = time.perf_counter() - started
     return Rehearsal(layout, rank, resting, dict(kept), memory, dict(meter.flops), meter.messages, seconds)
+
+
+def precision(config: TrainConfig) -> Literal["float32", "bfloat16"]:
+    """In what a step runs: `auto` is what accelerators multiply faster."""
+    return "bfloat16" if config.precision == "auto" else config.precision
 
 
 def busiest_step(config: TrainConfig) -> int:
@@ -92,15 +99,20 @@ def _batch(config: TrainConfig, layout: Layout) -> Batch:
 def _alone(rank: int, world: int) -> Iterator[None]:
     """A process group of many in which nobody else is: collectives return at once, and give tensors of the right
     shape."""
-    if world > 1:
-        from torch.testing._internal.distributed.fake_pg import FakeStore
+    if world == 1:
+        yield
+        return
+    # Imported late: this registers the backend.
+    from torch.testing._internal.distributed.fake_pg import FakeStore
 
-        dist.init_process_group("cpu:fake,meta:fake", store=FakeStore(), rank=rank, world_size=world)
+    capable = dist.Backend.backend_capability
+    before, capable["fake"] = capable["fake"], ["cpu", "meta"]
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
     try:
         yield
     finally:
-        if world > 1:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
+        capable["fake"] = before
 
 
 @contextmanager

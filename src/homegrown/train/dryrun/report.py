@@ -48,12 +48,13 @@ def topology(layout: Layout, rank: int) -> Table:
 
 
 def bytes_table(done: Rehearsal, memory: int) -> Table:
-    """Memory at the moment when most of it is in use, by component and kind."""
+    """Memory at the moment when most of it is in use, by component and kind; and what the forward pass of a micro-batch
+    keeps."""
     table = Table(title="memory when most is in use, GiB", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     kinds = [kind for kind in KINDS if any(use.kind == kind for use in done.at_peak)]
-    for heading in (*kinds, "all", "kept a micro-batch"):
-        table.add_column(heading, justify="right")
+    for heading in (*kinds, "all", "one pass"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for component in components(done.at_peak):
         sizes = [done.at_peak.get(Use(kind, component), 0) for kind in kinds]
         table.add_row(component, *map(_gib, (*sizes, sum(sizes), done.kept.get(component, 0))))
