@@ -57,7 +57,7 @@ def _rehearse(config: TrainConfig, flags: DryRunFlags) -> int:
 
     def tell(done: Rehearsal) -> None:
         found.append(done)
-        Console().print(show(done, memory))
+        Console().print(show(done, memory), soft_wrap=True)
 
     try:
         checked = dry_run(config, request, tell)

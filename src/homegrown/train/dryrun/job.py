@@ -32,7 +32,7 @@ from homegrown.train.step import Stepper
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rank's step did.
+    """What a rank's step did, or would do.
 
     Attributes:
         layout, rank: whose.
@@ -60,22 +60,34 @@ class Rehearsal:
 
 
 def rehearse(config: TrainConfig, layout: Layout, rank: int) -> Rehearsal:
-    """Build the job of `rank` under `layout` and take its busiest step."""
+    """Build the job of `rank` under `layout`, with nobody else, and take its busiest step."""
     started = time.perf_counter()
-    with _alone(rank, layout.world), _listing():
+    config = dataclasses.replace(config, precision=precision(config))
+    with _alone(rank, layout.world):
         groups = Groups(layout, rank, config.parallel.timeout_s)
-        config = dataclasses.replace(config, precision=precision(config))
         stepper = new_stepper(config, groups, torch.device("meta"), bf16_fast=True)
-        meter = Meter(groups)
-        _claim(meter, stepper)
-        resting = dict(meter.memory.alive)
-        kept: Counter[str] = Counter()
-        _watch(meter, stepper, kept)
-        with meter, ops_once(meter):
-            stepper.step(busiest_step(config), _batch(config, layout))
-    memory = {use: size for use, size in meter.memory.at_peak.items() if size}
+        done = observe(stepper, groups, _batch(config, layout))
+    return dataclasses.replace(done, seconds=time.perf_counter() - started)
+
+
+def observe(stepper: Stepper, groups: Groups, batch: Batch) -> Rehearsal:
+    """Watch a stepper take its busiest step, wherever it computes: a real one can be compared with its rehearsal.
+
+    The stepper is of no further use.
+    """
+    started = time.perf_counter()
+    meter = Meter(groups, stepper.device)
+    _claim(meter, stepper)
+    resting = dict(meter.memory.alive)
+    kept: Counter[str] = Counter()
+    _watch(meter, stepper, kept)
+    with _listing(), meter, ops_once(meter):
+        stepper.step(busiest_step(stepper.config), batch)
+    at_peak = {use: size for use, size in meter.memory.at_peak.items() if size}
     seconds = time.perf_counter() - started
-    return Rehearsal(layout, rank, resting, dict(kept), memory, dict(meter.flops), meter.messages, seconds)
+    return Rehearsal(
+        groups.layout, groups.rank, resting, dict(kept), at_peak, dict(meter.flops), meter.messages, seconds
+    )
 
 
 def precision(config: TrainConfig) -> Literal["float32", "bfloat16"]:
@@ -134,7 +146,7 @@ def _claim(meter: Meter, stepper: Stepper) -> None:
             meter.memory.claim([tensor], Use("parameters", component_of(name)))
     weights = {parameter.untyped_storage()._cdata for _, parameter in stepper.assembly.named_parameters()}
     for key, tensor in stepper.optimizer.state().items():
-        if tensor.is_meta and tensor.untyped_storage()._cdata not in weights:
+        if tensor.device == stepper.device and tensor.untyped_storage()._cdata not in weights:
             meter.memory.claim([tensor], Use("optimizer", component_of(key.partition("@")[0])))
 
 

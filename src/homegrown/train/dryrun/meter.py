@@ -48,19 +48,20 @@ class Meter(TorchDispatchMode):
     """Watches every operator of a block.
 
     Args:
-        groups: of the rank whose messages are seen.
+        groups: of the rank whose messages are seen; `None` if there are none.
+        device: whose memory is counted.
 
     Attributes:
         flops: (phase and component, operator) -> floating-point operations.
         messages: what was sent and received, in order.
-        memory: bytes on the meta device.
+        memory: bytes alive.
     """
 
-    def __init__(self, groups: Groups | None = None) -> None:
+    def __init__(self, groups: Groups | None, device: torch.device) -> None:
         super().__init__()
         self.flops: Counter[tuple[Use, str]] = Counter()
         self.messages: list[Message] = []
-        self.memory = Memory()
+        self.memory = Memory(device)
         self._wires = Wires(groups)
         self._within: list[str] = []
         self._marks: list[tuple[int, str]] = [(-1, "other")]
