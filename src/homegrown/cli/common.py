@@ -22,6 +22,8 @@ from homegrown.config import (
     preset_names,
     preset_table,
     read_toml,
+    recipe_names,
+    recipe_table,
 )
 
 T = TypeVar("T")
@@ -56,7 +58,7 @@ def load_train_config(argv: Sequence[str], command: str = "train", *, about: str
 
     `homegrown train run.toml --steps 10 --model.moe-topk 4`: later in this list wins: the dataclasses' defaults, the
     preset that the file's `[model] preset = "..."` or the flag `--model.preset` names (the flag wins), the file's other
-    keys, the other flags.
+    keys, the other flags. In place of a file stands the name of a recipe, if there is no such file.
 
     Args:
         argv: arguments after the command's name.
@@ -68,8 +70,15 @@ def load_train_config(argv: Sequence[str], command: str = "train", *, about: str
         UsageError: the file does not come first.
         SystemExit: after help (0), or a mistake in the flags that was explained on stderr (2).
     """
+    return load_train_arguments(argv, command, about=about)[0]
+
+
+def load_train_arguments(
+    argv: Sequence[str], command: str = "train", *, about: str = ""
+) -> tuple[TrainConfig, DryRunFlags]:
+    """The same, and what the flags of a dry run say."""
     file = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    table = read_toml(file) if file else {}
+    table = _table(file) if file else {}
     where = str(file) if file else _PRESET_FLAG
     config = build(TrainConfig, _with_preset(table, _preset_flag(argv), where), where)
     arguments = parse(
@@ -82,7 +91,11 @@ def load_train_config(argv: Sequence[str], command: str = "train", *, about: str
     if arguments.config is not None:
         example = f"homegrown {command} CONFIG.toml --steps 10"
         raise UsageError(f"{arguments.config}: only one config file is read, and it comes first, as in `{example}`")
-    return arguments.train
+    return arguments.train, arguments.dry
+
+
+def _table(file: Path) -> dict[str, Any]:
+    return recipe_table(str(file)) if not file.exists() and str(file) in recipe_names() else read_toml(file)
 
 
 @contextmanager
@@ -100,13 +113,41 @@ def bar(total: int) -> Iterator[Callable[[str], None]]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DryRunFlags:
+    """Flags of `homegrown train --dry-run`."""
+
+    dry_run: bool = False
+    """Do not train: build the job of one rank as it would run, on tensors without values and with nobody else, take one
+    step, and report its groups, memory, traffic and work. Reads no data and writes no run directory."""
+    world_size: int = 0
+    """Dry run: number of processes."""
+    rank: tuple[int, ...] = ()
+    """Dry run: ranks to look at; the first and the last if none is named."""
+    memory: str = ""
+    """Dry run: memory of a device, such as 64GiB; a rank that needs more is refused."""
+    check_ranks: bool = False
+    """Dry run: look at ranks beside those as well, one in each of their groups and stages, and check that all of them
+    agree on what they send one another. Takes as long for each."""
+    json: Path | None = None
+    """Dry run: write everything that was found to this file, every message included."""
+
+    def refuse(self) -> None:
+        """Raise `UsageError` if there are flags of a dry run, and there is none."""
+        given = [name for name, default in vars(DryRunFlags()).items() if getattr(self, name) != default]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UsageError(f"{flags}: only for a dry run (--dry-run)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class _TrainArguments:
     config: Annotated[
         Path | None,
         tyro.conf.Positional,
         tyro.conf.arg(
             metavar="[CONFIG.toml]",
-            help="File with keys as the flags below are named: `steps = 10`, `[model]`, `moe_topk = 4`.",
+            help="File with keys as the flags below are named: `steps = 10`, `[model]`, `moe_topk = 4`; or a recipe: "
+            f"{', '.join(recipe_names())}.",
             help_behavior_hint="(optional)",
         ),
     ] = None  # taken from the arguments before the flags are read; here for help, and to notice one that comes late
@@ -119,6 +160,7 @@ class _TrainArguments:
             help_behavior_hint="(default: the file's, else none)",
         ),
     ] = ""  # read by _preset_flag before the other flags' defaults are known; here for help and checking
+    dry: Annotated[DryRunFlags, tyro.conf.arg(name="")] = DryRunFlags()
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
 

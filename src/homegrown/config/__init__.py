@@ -10,6 +10,7 @@ from homegrown.config.files import (
     preset_table,
     read_toml,
     recipe_names,
+    recipe_table,
     to_table,
     to_toml,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "preset_table",
     "read_toml",
     "recipe_names",
+    "recipe_table",
     "require",
     "to_table",
     "to_toml",

@@ -50,8 +50,8 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def load_recipe(name: str) -> TrainConfig:
-    """The training recipe `name`: a run's settings for the model preset of the same name.
+def recipe_table(name: str) -> dict[str, Any]:
+    """The training recipe `name` as a config file's table: it starts from the model preset of the same name.
 
     Raises:
         ConfigError: there is no such recipe; the message lists those there are.
@@ -60,7 +60,18 @@ def load_recipe(name: str) -> TrainConfig:
     if name not in names:
         raise ConfigError(f"no recipe {name!r}{_did_you_mean(name, names)}; there are: {', '.join(names)}")
     table = tomllib.loads((resources.files("homegrown.config") / "recipes" / f"{name}.toml").read_text("utf-8"))
-    return build(TrainConfig, overlay({"model": preset_table(name)}, table), where=f"recipe {name}")
+    return overlay({"model": {"preset": name}}, table)
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """The training recipe `name`: a run's settings for the model preset of the same name.
+
+    Raises:
+        ConfigError: there is no such recipe; the message lists those there are.
+    """
+    table = recipe_table(name)
+    model = {key: value for key, value in table["model"].items() if key != "preset"}
+    return build(TrainConfig, {**table, "model": overlay(preset_table(name), model)}, where=f"recipe {name}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -114,13 +114,15 @@ class _ChunkedAttention(torch.autograd.Function):
             out[:, start:stop] = torch.bmm(probs, value[:, low:high])
             if keep:
                 kept.append(probs)
-        ctx.save_for_backward(q, key, value, selected, *kept)
+        # Values first: those of one row are a view of what the keys are laid out from, and if both are to be made
+        # again (`saved`), that is then made once.
+        ctx.save_for_backward(q, value, key, selected, *kept)
         ctx.span, ctx.scale, ctx.ranges, ctx.rope = span, scale, ranges, rope_key_BTR.shape[2]
         return out.view(batch, heads, length, -1).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_BShV: Tensor) -> tuple[Tensor | None, ...]:
-        q, key, value, selected, *kept = ctx.saved_tensors
+        q, value, key, selected, *kept = ctx.saved_tensors
         span, scale = ctx.span, ctx.scale
         grad = grad_BShV.transpose(1, 2).reshape(q.shape[0], q.shape[1], -1)
         wide = torch.promote_types(q.dtype, torch.float32)

@@ -95,11 +95,17 @@ class _Saver:
     def _make(self, recipe: _Recipe) -> tuple[Tensor, ...]:
         # Several ops in a row save the same value, and one op several values of a recipe: the latest ones stay.
         if self._latest is None or self._latest[0] is not recipe:
-            self._latest = None
+            if not self._starts_from_latest(recipe):
+                self._latest = None
             inputs = [self.unpack(item) if isinstance(item, _Again | _Kept) else item for item in recipe.inputs]
             with torch.no_grad():
                 self._latest = (recipe, _tuple(recipe.function(*inputs)))
         return self._latest[1]
+
+    def _starts_from_latest(self, recipe: _Recipe) -> bool:
+        """Whether a recipe's inputs are among the values made last."""
+        made = [item.recipe for item in recipe.inputs if isinstance(item, _Again)]
+        return self._latest is not None and any(item is self._latest[0] for item in made)
 
 
 _saver: _Saver | None = None

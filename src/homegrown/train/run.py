@@ -312,16 +312,22 @@ def new_stepper(config: TrainConfig, groups: Groups, device: torch.device, bf16_
 
 def _begin(assembly: Assembly, config: TrainConfig) -> None:
     """Weights of a run that begins, and which of them learn."""
+    if assembly.device.type != "meta":
+        _give_weights(assembly, config)
+    if config.loss.indexer_stage == "dense" and config.loss.indexer_every:
+        for name, parameter in assembly.named_parameters():
+            parameter.requires_grad_(".indexer." in name)
+
+
+def _give_weights(assembly: Assembly, config: TrainConfig) -> None:
+    """Random ones, or a smaller model's."""
     source = config.growth.source
     grown = grown_tensors(source, config.model) if source != Path() else None
-    for part in assembly.parts.values() if assembly.device.type != "meta" else ():
+    for part in assembly.parts.values():
         if grown is None:
             fill(part.model, assembly.layout, assembly.rank, config.seed)
         else:
             load_shards(part.model, assembly.layout, assembly.rank, grown)
-    if config.loss.indexer_stage == "dense" and config.loss.indexer_every:
-        for name, parameter in assembly.named_parameters():
-            parameter.requires_grad_(".indexer." in name)
 
 
 def _memory(config: TrainConfig) -> Memory | None:

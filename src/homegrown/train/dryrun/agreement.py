@@ -88,11 +88,9 @@ def _compare_pair(sender: int, sending: Trace, receiver: int, receiving: Trace) 
     taken = [message for message in receiving if message.op == "receive" and message.peer == sender]
     for number, (given, got) in enumerate(zip_longest(sent, taken), start=1):
         if given is None or got is None or given.send != got.receive:
-            says = [
-                "nothing" if given is None else f"{given.send} bytes",
-                "nothing" if got is None else str(got.receive),
-            ]
-            return f"transfer {number} from rank {sender} to rank {receiver}: {says[0]} is sent, {says[1]} is expected"
+            gone = "nothing is sent" if given is None else f"{given.send} bytes are sent"
+            due = "nothing is expected" if got is None else f"{got.receive} are expected"
+            return f"transfer {number} from rank {sender} to rank {receiver}: {gone}, {due}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter, defaultdict
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,12 +26,13 @@ from homegrown.train.dryrun.memory import Use
 from homegrown.train.dryrun.meter import Meter
 from homegrown.train.dryrun.once import ops_once
 from homegrown.train.dryrun.wire import Message
+from homegrown.train.run import new_stepper
 from homegrown.train.step import Stepper
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rank's step did.
+    """What a rank's step did, or would do.
 
     Attributes:
         layout, rank: whose.
@@ -57,23 +60,39 @@ class Rehearsal:
 
 
 def rehearse(config: TrainConfig, layout: Layout, rank: int) -> Rehearsal:
-    """Build the job of `rank` under `layout` and take its busiest step."""
-    from homegrown.train.run import new_stepper
-
+    """Build the job of `rank` under `layout`, with nobody else, and take its busiest step."""
     started = time.perf_counter()
-    with _alone(rank, layout.world), _listing():
+    config = dataclasses.replace(config, precision=precision(config))
+    with _alone(rank, layout.world):
         groups = Groups(layout, rank, config.parallel.timeout_s)
         stepper = new_stepper(config, groups, torch.device("meta"), bf16_fast=True)
-        meter = Meter()
-        _claim(meter, stepper)
-        resting = dict(meter.memory.alive)
-        kept: Counter[str] = Counter()
-        _watch(meter, stepper, kept)
-        with meter, ops_once(meter):
-            stepper.step(busiest_step(config), _batch(config, layout))
-    memory = {use: size for use, size in meter.memory.at_peak.items() if size}
+        done = observe(stepper, groups, _batch(config, layout))
+    return dataclasses.replace(done, seconds=time.perf_counter() - started)
+
+
+def observe(stepper: Stepper, groups: Groups, batch: Batch) -> Rehearsal:
+    """Watch a stepper take its busiest step, wherever it computes: a real one can be compared with its rehearsal.
+
+    The stepper is of no further use.
+    """
+    started = time.perf_counter()
+    meter = Meter(groups, stepper.device)
+    _claim(meter, stepper)
+    resting = dict(meter.memory.alive)
+    kept: Counter[str] = Counter()
+    _watch(meter, stepper, kept)
+    with _listing(), meter, ops_once(meter):
+        stepper.step(busiest_step(stepper.config), batch)
+    at_peak = {use: size for use, size in meter.memory.at_peak.items() if size}
     seconds = time.perf_counter() - started
-    return Rehearsal(layout, rank, resting, dict(kept), memory, dict(meter.flops), meter.messages, seconds)
+    return Rehearsal(
+        groups.layout, groups.rank, resting, dict(kept), at_peak, dict(meter.flops), meter.messages, seconds
+    )
+
+
+def precision(config: TrainConfig) -> Literal["float32", "bfloat16"]:
+    """In what a step runs: `auto` is what accelerators multiply faster."""
+    return "bfloat16" if config.precision == "auto" else config.precision
 
 
 def busiest_step(config: TrainConfig) -> int:
@@ -92,15 +111,20 @@ def _batch(config: TrainConfig, layout: Layout) -> Batch:
 def _alone(rank: int, world: int) -> Iterator[None]:
     """A process group of many in which nobody else is: collectives return at once, and give tensors of the right
     shape."""
-    if world > 1:
-        from torch.testing._internal.distributed.fake_pg import FakeStore
+    if world == 1:
+        yield
+        return
+    # Imported late: this registers the backend.
+    from torch.testing._internal.distributed.fake_pg import FakeStore
 
-        dist.init_process_group("cpu:fake,meta:fake", store=FakeStore(), rank=rank, world_size=world)
+    capable = dist.Backend.backend_capability
+    before, capable["fake"] = capable["fake"], ["cpu", "meta"]
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
     try:
         yield
     finally:
-        if world > 1:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
+        capable["fake"] = before
 
 
 @contextmanager
@@ -122,7 +146,7 @@ def _claim(meter: Meter, stepper: Stepper) -> None:
             meter.memory.claim([tensor], Use("parameters", component_of(name)))
     weights = {parameter.untyped_storage()._cdata for _, parameter in stepper.assembly.named_parameters()}
     for key, tensor in stepper.optimizer.state().items():
-        if tensor.is_meta and tensor.untyped_storage()._cdata not in weights:
+        if tensor.device == stepper.device and tensor.untyped_storage()._cdata not in weights:
             meter.memory.claim([tensor], Use("optimizer", component_of(key.partition("@")[0])))
 
 

@@ -1,4 +1,4 @@
-"""Bytes alive on the meta device, by what they are for, and the moment when most of them were."""
+"""Bytes alive on a device, by what they are for, and the moment when most of them were."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 KINDS = ("parameters", "gradients", "optimizer", "activations", "backward", "step")
@@ -39,6 +40,9 @@ class Storage:
 class Memory:
     """Storages from when they are first seen until nobody holds them any more.
 
+    Args:
+        device: whose.
+
     Attributes:
         alive: bytes by use, now.
         total: their sum.
@@ -46,18 +50,19 @@ class Memory:
         at_peak: what it was made of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device.type
         self.alive: Counter[Use] = Counter()
         self.total = self.peak = 0
         self.at_peak: Counter[Use] = Counter()
         self._known: dict[int, Storage] = {}
 
     def admit(self, tensor: Tensor, use: Use) -> None:
-        """Count a tensor's memory, unless it is known; only the meta device is watched."""
+        """Count a tensor's memory, unless it is known or on another device."""
         for part in parts_of(tensor):
             handle = part.untyped_storage()
             key = handle._cdata
-            if key in self._known or not part.is_meta:
+            if key in self._known or part.device.type != self._device:
                 continue
             storage = Storage(handle.nbytes(), use)
             storage.watch = weakref.ref(handle, partial(self._release, key))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from homegrown.parallel.groups import Groups
 from homegrown.train.dryrun.memory import Memory, Use
 from homegrown.train.dryrun.standins import FLOPS, STAND_INS
 from homegrown.train.dryrun.wire import Message, Wires
@@ -46,18 +47,22 @@ class Work:
 class Meter(TorchDispatchMode):
     """Watches every operator of a block.
 
+    Args:
+        groups: of the rank whose messages are seen; `None` if there are none.
+        device: whose memory is counted.
+
     Attributes:
         flops: (phase and component, operator) -> floating-point operations.
         messages: what was sent and received, in order.
-        memory: bytes on the meta device.
+        memory: bytes alive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Groups | None, device: torch.device) -> None:
         super().__init__()
         self.flops: Counter[tuple[Use, str]] = Counter()
         self.messages: list[Message] = []
-        self.memory = Memory()
-        self._wires = Wires()
+        self.memory = Memory(device)
+        self._wires = Wires(groups)
         self._within: list[str] = []
         self._marks: list[tuple[int, str]] = [(-1, "other")]
         self._stepping = False

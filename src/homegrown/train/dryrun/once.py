@@ -7,6 +7,8 @@ notes what it computed, allocated, kept for its backward pass and sent; every ca
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,7 +71,8 @@ class Facts:
         outputs: what it gave.
         differentiable: for each output, whether gradients flow through it.
         kept: sizes in bytes of the storages it made and kept for its backward pass, outputs apart.
-        kept_inputs, kept_outputs: which of its inputs and outputs it kept.
+        kept_inputs, kept_outputs: which of its input and output tensors it kept.
+        kept_spans: which of its spans.
         gradients: for each input, its gradient, or `None`.
     """
 
@@ -81,6 +84,7 @@ class Facts:
     kept: list[int] = field(default_factory=list)
     kept_inputs: list[int] = field(default_factory=list)
     kept_outputs: list[int] = field(default_factory=list)
+    kept_spans: list[int] = field(default_factory=list)
     gradients: list[Made | None] = field(default_factory=list)
 
 
@@ -114,7 +118,8 @@ class Notes:
             if any(facts.differentiable):
                 tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
                 spans = [leaf for leaf in leaves if isinstance(leaf, Span)]
-                return _Replay.apply(self.meter, name, facts, spans, *tensors)
+                held = [spans[index] for index in facts.kept_spans]
+                return _Replay.apply(self.meter, name, facts, held, *tensors)
             return _outputs(self.meter, name, facts)
 
 
@@ -188,6 +193,10 @@ def _try(meter: Meter, implementation: Implementation, leaves: list[Any], spec: 
                 roots[place] = twin.requires_grad_()
                 twin = _Twin.apply(twin)
             fresh[place] = twin
+        spans = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Span)]
+        for index in spans:
+            fresh[index] = copy.copy(leaves[index])
+        watched = [weakref.ref(fresh[index]) for index in spans]
         args, kwargs = tree_unflatten(fresh, spec)
         addresses = [fresh[place].untyped_storage()._cdata for place in places]
         before = set(meter.memory.storages())
@@ -206,6 +215,7 @@ def _try(meter: Meter, implementation: Implementation, leaves: list[Any], spec: 
     alive = meter.memory.storages()
     facts.kept = [size for key, size in alive.items() if key not in before | passing | set(made)]
     facts.kept_inputs = [index for index, key in enumerate(addresses) if key in alive]
+    facts.kept_spans = [index for index, span in enumerate(watched) if span() is not None]
     facts.kept_outputs = [index for index, key in enumerate(made) if key in alive]
     with saving(recompute=False), meter.aside() as facts.backward:
         gradients = torch.autograd.grad(ends, list(roots.values()), grads, allow_unused=True)

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from homegrown.parallel.layout import KINDS as GROUP_KINDS
-from homegrown.parallel.layout import Layout
 from homegrown.train.dryrun.agreement import abbreviated, grouped
 from homegrown.train.dryrun.components import COMPONENTS
 from homegrown.train.dryrun.job import Rehearsal
@@ -28,47 +28,60 @@ def show(done: Rehearsal, memory: int) -> RenderableType:
         done: what its step did.
         memory: bytes of the device; 0 if nobody said.
     """
-    return Stack(topology(done.layout, done.rank), bytes_table(done, memory), traffic_table(done), flops_table(done))
+    room = f" ({done.peak / memory:.0%} of {memory / GIB:,.1f} GiB)" if memory else ""
+    sections = {
+        headline(done): groups_table(done),
+        f"memory when most is in use, GiB: {done.peak / GIB:,.2f}{room}": bytes_table(done),
+        "traffic of one step": traffic_table(done),
+        "floating-point operations of one step, TFLOP": flops_table(done),
+    }
+    shown: list[RenderableType] = []
+    for title, table in sections.items():
+        shown += [Text(f"\n{title}", "bold", no_wrap=True, overflow="ignore"), table]
+    return Stack(*shown)
 
 
-def topology(layout: Layout, rank: int) -> Table:
-    """Where a rank stands, and the groups it belongs to."""
-    place = layout.place(rank)
-    table = Table(title=f"rank {rank} of {layout.describe()}", title_justify="left")
+def headline(done: Rehearsal) -> str:
+    """Where a rank stands."""
+    layout, rank = done.layout, done.rank
+    place = ", ".join(f"{name} {index}" for name, index in layout.place(rank)._asdict().items())
+    layers = ", ".join(_layers(part.layers) for part in layout.parts_of(rank))
+    return f"rank {rank} of {layout.describe()}: {place}; layers {layers}"
+
+
+def groups_table(done: Rehearsal) -> Table:
+    """The groups that a rank belongs to."""
+    table = Table()
     table.add_column("group", no_wrap=True)
     table.add_column("ranks", justify="right")
     table.add_column("members")
-    table.caption = "at " + ", ".join(f"{name} {index}" for name, index in place._asdict().items())
-    table.caption += "; layers " + ", ".join(_layers(part.layers) for part in layout.parts_of(rank))
     for kind in GROUP_KINDS:
-        members = layout.members(kind, rank)
+        members = done.layout.members(kind, done.rank)
         if len(members) > 1:
             table.add_row(kind, f"{len(members):,}", abbreviated(members))
     return table
 
 
-def bytes_table(done: Rehearsal, memory: int) -> Table:
-    """Memory at the moment when most of it is in use, by component and kind."""
-    table = Table(title="memory when most is in use, GiB", title_justify="left")
-    table.add_column("")
+def bytes_table(done: Rehearsal) -> Table:
+    """Memory at the moment when most of it is in use, by component and kind; and what the forward pass of a micro-batch
+    keeps."""
+    table = Table()
+    table.add_column("", no_wrap=True)
     kinds = [kind for kind in KINDS if any(use.kind == kind for use in done.at_peak)]
-    for heading in (*kinds, "all", "kept a micro-batch"):
-        table.add_column(heading, justify="right")
+    for heading in (*kinds, "all", "one pass"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for component in components(done.at_peak):
         sizes = [done.at_peak.get(Use(kind, component), 0) for kind in kinds]
         table.add_row(component, *map(_gib, (*sizes, sum(sizes), done.kept.get(component, 0))))
     table.add_section()
     sizes = [of_kind(done.at_peak, kind) for kind in kinds]
     table.add_row("all", *map(_gib, (*sizes, done.peak, sum(done.kept.values()))))
-    if memory:
-        share = f"{done.peak / memory:.0%} of {memory / GIB:,.1f} GiB"
-        table.caption = f"{done.peak / GIB:,.2f} GiB, {share}"
     return table
 
 
 def traffic_table(done: Rehearsal) -> Table:
     """What the rank sends in a step, by operation and group."""
-    table = Table(title="traffic of one step", title_justify="left")
+    table = Table()
     for heading in ("operation", "group"):
         table.add_column(heading, no_wrap=True)
     for heading in ("ranks", "calls", "sent, MiB", "largest, MiB"):
@@ -85,7 +98,7 @@ def traffic_table(done: Rehearsal) -> Table:
 
 def flops_table(done: Rehearsal) -> Table:
     """Floating-point operations of a step, by component and phase."""
-    table = Table(title="floating-point operations of one step, TFLOP", title_justify="left")
+    table = Table()
     table.add_column("")
     for phase in (*PHASES, "all"):
         table.add_column(phase, justify="right")

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from homegrown.parallel.collectives import TRAFFIC
+from homegrown.parallel.groups import Groups
+from homegrown.parallel.layout import KINDS
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,15 @@ class Message:
 
 
 class Wires:
-    """Reads messages off the operators of `torch.distributed`."""
+    """Reads messages off the operators of `torch.distributed`.
 
-    def __init__(self) -> None:
+    Args:
+        groups: of this rank, to name those whose use is not noted in the traffic.
+    """
+
+    def __init__(self, groups: Groups | None) -> None:
         self._ranks: dict[str, tuple[int, ...]] = {}
+        self._kinds = {groups[kind].ranks: kind for kind in reversed(KINDS)} if groups else {}
 
     def read(self, name: str, args: tuple[Any, ...]) -> list[Message]:
         """What a call of the `c10d` operator `name` sends and receives; nothing where it moves no tensors."""
@@ -58,10 +65,15 @@ class Wires:
         if group.group_name not in self._ranks:
             self._ranks[group.group_name] = tuple(dist.get_process_group_ranks(group))
         ranks = self._ranks[group.group_name]
-        # Whoever calls a collective of `parallel` has just noted it there.
-        kind = TRAFFIC.calls[-1].group if TRAFFIC.calls else "unnamed"
         op, send, receive, peer = _READERS[name](args, ranks)
-        return [Message(op, kind, ranks, send, receive, peer)]
+        return [Message(op, self._kind(ranks, op), ranks, send, receive, peer)]
+
+    def _kind(self, ranks: tuple[int, ...], op: str) -> str:
+        """Kinds of group may have the same members: whoever calls a collective has just noted which one it is."""
+        latest = TRAFFIC.calls[-1] if TRAFFIC.calls else None
+        if latest is not None and op != "receive" and latest.size == len(ranks):
+            return latest.group
+        return self._kinds.get(ranks, "unnamed")
 
 
 Read = tuple[str, tuple[int, ...] | int, tuple[int, ...] | int, int]
