@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shlex
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
 
 from homegrown.cli.common import console, load_train_config
-from homegrown.config import UsageError
+from homegrown.config import ConfigError, TrainConfig, UsageError
+from homegrown.parallel.layout import settle
 from homegrown.supervise.agent import Site
 from homegrown.supervise.rules import Rules
 from homegrown.supervise.supervisor import Address, join, lead
@@ -118,7 +121,8 @@ def run(argv: list[str]) -> int:
         raise UsageError("--serve and --join: a host leads or joins, not both")
     if arguments.hosts > 1 and not (arguments.serve or arguments.join):
         raise UsageError(f"--hosts {arguments.hosts}: the host that leads them needs --serve HOST:PORT")
-    site = arguments.site(load_train_config(train).run.absolute(), train)
+    config = load_train_config(train)
+    site = arguments.site(config.run.absolute(), train)
 
     def show(line: str) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -126,4 +130,16 @@ def run(argv: list[str]) -> int:
     if arguments.join:
         return asyncio.run(join(site, Address.parse(arguments.join, "--join"), show))
     serve = Address.parse(arguments.serve, "--serve") if arguments.serve else None
-    return asyncio.run(lead(arguments.rules(), site, show, serve))
+    rules = arguments.rules()
+    if not arguments.command:
+        rules = dataclasses.replace(rules, fits=partial(layout_exists, config))
+    return asyncio.run(lead(rules, site, show, serve))
+
+
+def layout_exists(config: TrainConfig, world: int) -> bool:
+    """Whether a run can be spread over so many processes."""
+    try:
+        settle(config.parallel, world, config.model, config.data)
+    except ConfigError:
+        return False
+    return True
