@@ -213,8 +213,9 @@ class TrainConfig:
     """What the backward pass computes again instead of keeping it: `selective`, what is large and cheap (norms, gated
     products, expanded keys and values, experts' inputs); `full`, every layer from its input: least memory, about a
     third more work. The numbers are the same."""
-    offload: Literal["none", "activations"] = "none"
-    """`activations` keeps what the backward pass needs in the host's memory meanwhile."""
+    offload: Literal["none", "activations", "optimizer", "all"] = "none"
+    """What is kept in the host's memory meanwhile: `activations`, what the backward pass needs; `optimizer`, masters
+    and optimizer state, brought to the device piece by piece for the update; `all`, both."""
     deterministic: bool = True
     """Refuse operators whose result depends on timing."""
     threads: int = 0
@@ -238,6 +239,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    init: Path = Path()
+    """Start from the weights of a Hugging Face directory of the same model; empty starts from random ones."""
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 

@@ -46,10 +46,10 @@ def kept_as_configured(
     """
     for model in models:
         model.recompute = config.recompute == "full"
-    selective, away = config.recompute == "selective", config.offload == "activations"
+    selective, away = config.recompute == "selective", config.offload in ("activations", "all")
     if away and device.type == "cpu":
         raise ConfigError(
-            'offload = "activations": this run computes on the CPU, whose memory is the host\'s already; use "none"'
+            f'offload = "{config.offload}": this run computes on the CPU, whose memory is the host\'s; use "none"'
         )
     if away:
         return lambda: saving(selective, HostStore(chain(*(model.parameters() for model in models)), least))
@@ -152,7 +152,7 @@ def measure_activations(
         del graph
     finally:
         model.recompute = before
-    away = sum(size for size in sizes if size >= least) if offload == "activations" else 0
+    away = sum(size for size in sizes if size >= least) if offload in ("activations", "all") else 0
     return Kept(sum(sizes) - away, away)
 
 

@@ -80,9 +80,31 @@ def summary(run: Run) -> Table:
         ("peak", f"{run.environment['peak_flops'][facts['dtype']] / 1e9:,.0f} GFLOP/s measured ({facts['dtype']})"),
         ("ops", ", ".join(f"{op}: {name}" for op, name in facts["ops"].items())),
         ("order", f"deterministic: {config.deterministic}, seed {config.seed}"),
+        ("memory", run.memory),
     ):
         table.add_row(name, value)
     return table
+
+
+def memory(run: Run) -> str:
+    """What a process holds, and the effect of what is recomputed and offloaded, in a line. Collective."""
+    config, optimizer = run.config, run.bench.stepper.optimizer
+    weights = sum(weight.nbytes for _, weight in run.bench.assembly.named_parameters())
+    sizes = optimizer.bytes()
+    state = sizes["masters"] + sizes["state"]
+    batch = run.bench.batch(run.step)
+    kept = run.bench.stepper.kept(batch, config.recompute, config.offload)
+    text = f"weights {_megabytes(weights)}, optimizer {_megabytes(state)}"
+    text += " (on the host)" if config.offload in ("optimizer", "all") else ""
+    text += f", a micro-batch keeps {_megabytes(kept.device)} for its backward pass"
+    if (config.recompute, config.offload) != ("none", "none"):
+        plain = run.bench.stepper.kept(batch, "none", "none")
+        text += f" and {_megabytes(kept.host)} on the host; {_megabytes(plain.device)} without"
+    return f"{text} (recompute {config.recompute}, offload {config.offload})"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def optimizer_table(run: Run) -> Table:

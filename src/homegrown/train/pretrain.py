@@ -22,7 +22,7 @@ from homegrown.train.callbacks import Checkpoints, HeldOut, MetricsLog, Samples,
 from homegrown.train.corruption import CorruptionError
 from homegrown.train.corruption.watch import Integrity, record_corruption
 from homegrown.train.digest import Digests
-from homegrown.train.display import Display
+from homegrown.train.display import Display, memory
 from homegrown.train.evaluate import Score
 from homegrown.train.export import export_checkpoint
 from homegrown.train.logs import to_log
@@ -69,6 +69,7 @@ def pretrain(
     try:
         if world.size > 1:
             run.notes.insert(0, f"{run.bench.layout.describe()}; what ranks but the first say: {config.run / 'logs'}")
+        run.memory = memory(run)
         started = time.perf_counter()
         outcome = train(run, [*callbacks(run, console)])
         if not outcome.finished:

@@ -17,6 +17,7 @@ from homegrown import device as devices
 from homegrown.config import ConfigError, TrainConfig, build, read_toml, require, to_table, to_toml
 from homegrown.config.atomic import write_text
 from homegrown.data import Batch, Batches, DatasetError, TokenDataset
+from homegrown.hub import pieces_from_directory
 from homegrown.ledger import Ledger, MetricsWriter, SilentLedger, SilentMetrics, walk
 from homegrown.model import Longcat, ParameterCount, count
 from homegrown.parallel import flight
@@ -29,6 +30,7 @@ from homegrown.parallel.world import World, join
 from homegrown.parallel.zero import ShardedOptimizer
 from homegrown.tokenizer import Tokenizer
 from homegrown.train.checkpoint import DISK, Checkpoints, Manifest, Memory, Place, Report
+from homegrown.train.checkpoint.keys import Key, router_key
 from homegrown.train.corruption import Checks
 from homegrown.train.environment import environment
 from homegrown.train.evaluate import ROWS, Score, Scorer, evaluate, scorer_of
@@ -120,6 +122,7 @@ class Run:
         step: optimizer steps finished.
         elapsed: seconds spent in steps, over all processes.
         notes: sentences about how the run was opened, to be shown once.
+        memory: what a process holds, in a line.
     """
 
     bench: Workbench
@@ -132,6 +135,7 @@ class Run:
     step: int = 0
     elapsed: float = 0.0
     notes: list[str] = field(default_factory=list)
+    memory: str = ""
 
     @property
     def config(self) -> TrainConfig:
@@ -269,6 +273,9 @@ def open_run(config: TrainConfig, world: World | None = None) -> Run:
         run.step, run.elapsed = loaded.step, loaded.facts["elapsed_s"]
         run.notes.append(f"resumed at step {run.step}")
         bench.stepper.loaded()
+    elif config.init != Path():
+        _start_from(bench.stepper, config)
+        run.notes.append(f"began with the weights of {config.init}")
     # Without a checkpoint nothing has been done, the sample of step 0 included.
     metrics.rewind(-1 if loaded.step is None else run.step)
     ledger.append(
@@ -305,6 +312,7 @@ def new_stepper(config: TrainConfig, groups: Groups, device: torch.device, bf16_
         dict(assembly.named_parameters()), groups, config.optim, config.model, bf16_fast,
         ("n-gram tables",) if config.optim.ngram_rows == "lazy" else (),
         # Sums over several leaves are kept wider than a weight, and travel so.
+        offload=config.offload in ("optimizer", "all"),
         gradient_dtype=None if leaves == 1 else torch.promote_types(dtype, torch.float32),
     )  # fmt: skip
     return Stepper(assembly, optimizer, config, device)
@@ -347,6 +355,18 @@ def _new_ledger(path: Path) -> Ledger:
     ledger = Ledger.create(path)
     ledger.append("created")
     return ledger
+
+
+def _start_from(stepper: Stepper, config: TrainConfig) -> None:
+    """Weights from a Hugging Face directory: each owner reads the rows of its pieces. Collective."""
+    state = stepper.wanted()
+    masters = {key[:3]: tensor for text, tensor in state.items() if (key := Key.parse(text)) and key.kind == "master"}
+    for layer in stepper.assembly.routers():
+        bias = state[router_key(layer)]
+        masters[f"layers.{layer}.mlp.router.e_score_correction_bias", 0, len(bias)] = bias
+    for rows, values in pieces_from_directory(config.init, masters, config.model):
+        masters[rows].copy_(values)
+    stepper.loaded()
 
 
 def _require_same_data(run: Run, facts: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,7 +18,7 @@ from homegrown.parallel.collectives import all_reduce
 from homegrown.parallel.leaves import Leaves
 from homegrown.parallel.tree import Accumulator
 from homegrown.parallel.zero import ShardedOptimizer
-from homegrown.train.activations import kept_as_configured
+from homegrown.train.activations import Kept, kept_as_configured, measure_activations
 from homegrown.train.checkpoint.keys import Key, router_key
 from homegrown.train.control import BiasController, StepGuard
 from homegrown.train.health import HealthMonitor, health_ratios
@@ -171,6 +172,27 @@ class Stepper:
     def _clip(self, norm: Tensor) -> Tensor | None:
         limit = self.config.optim.clip_norm
         return (limit / norm.clamp(min=limit)).to(torch.float32) if limit > 0 else None
+
+    def kept(self, batch: Batch, recompute: str, offload: str) -> Kept:
+        """Bytes that a micro-batch keeps here for its backward pass, under any setting of `TrainConfig`. Collective.
+
+        Args:
+            batch: this rank's rows; the first micro-batch of them is run forward.
+            recompute, offload: the setting.
+        """
+        size = self.config.data.micro_batch
+        tokens, first = torch.from_numpy(batch.tokens[:size]), torch.from_numpy(batch.first[:size])
+        plan, micro = self._plan(1, torch.from_numpy(batch.first)), Micro(tokens.to(self.device), first)
+        pipeline, total = self.assembly.pipeline, Kept(0, 0)
+        self.assembly.begin_leaf(None)
+        for part in self.assembly.parts.values():
+            hidden = None
+            if not part.first:
+                hidden = torch.zeros(*pipeline.shape, dtype=pipeline.dtype, device=self.device, requires_grad=True)
+            forward = partial(forward_part, part.model, hidden, micro, plan, self.portion, last=part.last)
+            kept = measure_activations(forward, part.model, recompute, offload)
+            total = Kept(total.device + kept.device, total.host + kept.host)
+        return total
 
     def wanted(self) -> dict[str, Tensor]:
         """Everything this rank needs to continue, by the keys of checkpoints: the tensors themselves. Whoever writes
