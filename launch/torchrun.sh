@@ -38,4 +38,5 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # threads of each process; torchr
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # Seconds that processes have to save after SIGTERM; torchrun's own 30 are short for a large checkpoint.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-100}"
-exec torchrun "${arguments[@]}" --module homegrown "$@"
+# `--` ends torchrun's own flags, one of which `--run` would be taken for.
+exec torchrun "${arguments[@]}" --module -- homegrown "$@"

@@ -17,6 +17,7 @@ from homegrown import device as devices
 from homegrown.model import training_flops
 from homegrown.parallel import flight
 from homegrown.parallel.collectives import gather
+from homegrown.parallel.experts import imbalance
 from homegrown.train.environment import dtype_name
 from homegrown.train.health import router_similarity
 from homegrown.train.run import Run
@@ -168,8 +169,17 @@ class _Meter:
             "expert_load": [[round(part, 5) for part in row] for row in load.tolist()],
             "router_similarity": torch.stack(similarity).mean().item(),
             "memory_bytes": int(everyone[:, 3].max()),
+            **self._imbalance(),
             "slowest_process": int((everyone[:, 1] - everyone[:, 2]).argmax()),
         }
+
+    def _imbalance(self) -> dict[str, float]:
+        """The most tokens that came to one process's experts against the mean, in the worst layer of this stage."""
+        bench = self.run.bench
+        if not bench.assembly.dispatchers:
+            return {}
+        uneven = imbalance(bench.assembly.dispatchers, bench.groups["ep"], bench.device)
+        return {"expert_imbalance": float(uneven.max())}
 
 
 @contextmanager
