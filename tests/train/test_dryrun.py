@@ -170,6 +170,16 @@ def test_ops_that_run_once_count_as_if_they_ran_each_time(recompute, monkeypatch
     assert sum(once.kept.values()) == sum(always.kept.values())
 
 
+def test_offload_moves_what_is_kept_to_the_host():
+    model = tiny.model_config(hidden_size=512, max_position_embeddings=1024)
+    data = DataConfig(path=Path("unused"), seq_len=1024, global_batch=1, micro_batch=1)
+    config = tiny.replaced(tiny.train_config(Path("unused")), model=model, data=data)
+    here = rehearse(config, layout_of(config, 1), 0)
+    away = rehearse(dataclasses.replace(config, offload="activations"), layout_of(config, 1), 0)
+    assert here.host_peak < 1 << 20 < away.host_peak
+    assert sum(here.kept.values()) - sum(away.kept.values()) == pytest.approx(away.host_peak, rel=0.02)
+
+
 # Work, against arithmetic
 
 

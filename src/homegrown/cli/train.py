@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 SUMMARY = "pretrain a model as a TOML file and flags say; resumes by itself"
 
+PIPED_WIDTH = 120
+"""Columns of tables that go to a file or a pipe."""
+
 ABOUT = """Pretrain a model. `homegrown train CONFIG.toml` reads a file; flags override it.
 
 The run directory (--run) holds the record: config.toml, environment.json, ledger.jsonl, metrics.jsonl, checkpoints, and
@@ -53,11 +56,14 @@ def _rehearse(config: TrainConfig, flags: DryRunFlags) -> int:
 
     memory = parse_bytes(flags.memory) if flags.memory else 0
     request = Request(flags.world_size, flags.rank, memory, flags.check_ranks)
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=PIPED_WIDTH)
     found: list[Rehearsal] = []
 
     def tell(done: Rehearsal) -> None:
         found.append(done)
-        Console().print(show(done, memory), soft_wrap=True)
+        out.print(show(done, memory), soft_wrap=True)
 
     try:
         checked = dry_run(config, request, tell)

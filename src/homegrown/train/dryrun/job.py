@@ -39,6 +39,7 @@ class Rehearsal:
         resting: bytes between steps, by use: parameters and optimizer.
         kept: bytes that the forward pass of a micro-batch leaves for its backward pass, at most, by component.
         at_peak: bytes by use when most were alive.
+        host_peak: bytes on the host, at most, of what the step made there.
         flops: (phase and component, operator) -> floating-point operations.
         messages: what was sent and received, in order.
         seconds: taken to find out.
@@ -49,6 +50,7 @@ class Rehearsal:
     resting: dict[Use, int]
     kept: dict[str, int]
     at_peak: dict[Use, int]
+    host_peak: int
     flops: dict[tuple[Use, str], int]
     messages: list[Message]
     seconds: float
@@ -86,8 +88,9 @@ def observe(stepper: Stepper, groups: Groups, batch: Batch) -> Rehearsal:
     at_peak = {use: size for use, size in meter.memory.at_peak.items() if size}
     seconds = time.perf_counter() - started
     return Rehearsal(
-        groups.layout, groups.rank, resting, dict(kept), at_peak, dict(meter.flops), meter.messages, seconds
-    )
+        groups.layout, groups.rank, resting, dict(kept), at_peak, meter.host.peak, dict(meter.flops), meter.messages,
+        seconds,
+    )  # fmt: skip
 
 
 def precision(config: TrainConfig) -> Literal["float32", "bfloat16"]:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from homegrown.parallel.groups import Groups
 from homegrown.train.dryrun.memory import Memory, Use
-from homegrown.train.dryrun.standins import FLOPS, STAND_INS
+from homegrown.train.dryrun.standins import FLOPS, run
 from homegrown.train.dryrun.wire import Message, Wires
 
 PHASES = ("forward", "recompute", "backward", "step")
@@ -55,13 +55,14 @@ class Meter(TorchDispatchMode):
         flops: (phase and component, operator) -> floating-point operations.
         messages: what was sent and received, in order.
         memory: bytes alive.
+        host: those on the host.
     """
 
     def __init__(self, groups: Groups | None, device: torch.device) -> None:
         super().__init__()
         self.flops: Counter[tuple[Use, str]] = Counter()
         self.messages: list[Message] = []
-        self.memory = Memory(device)
+        self.memory, self.host = Memory(device), Memory(torch.device("cpu"))
         self._wires = Wires(groups)
         self._within: list[str] = []
         self._marks: list[tuple[int, str]] = [(-1, "other")]
@@ -169,8 +170,7 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        stand_in = STAND_INS.get(packet)
-        out = stand_in(*args, **kwargs) if stand_in is not None and args[0].is_meta else func(*args, **kwargs)
+        out = run(func, args, kwargs)
         if func.namespace == "c10d":
             self.messages += self._wires.read(packet.__name__, args)
         elif packet in FLOPS:
@@ -181,6 +181,7 @@ class Meter(TorchDispatchMode):
             use = self._use(args)
             for tensor in made:
                 self.memory.admit(tensor, use)
+                self.host.admit(tensor, use)
         return out
 
     def _use(self, args: Any) -> Use:

@@ -19,6 +19,8 @@ from homegrown.train.dryrun.memory import KINDS, Use
 from homegrown.train.dryrun.meter import PHASES
 
 GIB = 1 << 30
+HOST_SHOWN = 1 << 26
+"""Host memory that is worth a word, in bytes: rows of tokens are below, what is moved there is above."""
 
 
 def show(done: Rehearsal, memory: int) -> RenderableType:
@@ -29,9 +31,10 @@ def show(done: Rehearsal, memory: int) -> RenderableType:
         memory: bytes of the device; 0 if nobody said.
     """
     room = f" ({done.peak / memory:.0%} of {memory / GIB:,.1f} GiB)" if memory else ""
+    host = f"; on the host {done.host_peak / GIB:,.2f}" if done.host_peak >= HOST_SHOWN else ""
     sections = {
         headline(done): groups_table(done),
-        f"memory when most is in use, GiB: {done.peak / GIB:,.2f}{room}": bytes_table(done),
+        f"memory when most is in use, GiB: {done.peak / GIB:,.2f}{room}{host}": bytes_table(done),
         "traffic of one step": traffic_table(done),
         "floating-point operations of one step, TFLOP": flops_table(done),
     }
@@ -127,6 +130,7 @@ def plain(done: Rehearsal, listing: bool) -> dict[str, Any]:
         "groups": {kind: _members(layout.members(kind, rank)) for kind in GROUP_KINDS},
         "memory": {
             "peak_bytes": done.peak,
+            "host_peak_bytes": done.host_peak,
             "at_peak": _nested(done.at_peak),
             "resting": _nested(done.resting),
             "kept_by_a_micro_batch": done.kept,
