@@ -210,12 +210,14 @@ def failure(world: Any) -> None:
         pipeline.run(9, forward, lambda part, micro: None)
     assert time.monotonic() - began < 20
     message = str(caught.value)
-    starts = {
-        1: "the forward pass of part 1 on micro-batch 2 made ((3, 2), torch.float32); the pipeline carries (2, 3), ",
-        2: "pipeline stage 2 (rank 2) waits for the forward pass of part 1 on micro-batch 2, which pipeline stage 1 "
-        "(rank 1) owes it: ",
-    }
-    assert message.startswith(starts.get(world.rank, f"pipeline stage {world.rank} (rank {world.rank})")), message
+    if world.rank == 1:
+        made = "the forward pass of part 1 on micro-batch 2 made ((3, 2), torch.float32); the pipeline carries (2, 3), "
+        assert message.startswith(made), message
+    else:
+        assert message.startswith(f"pipeline stage {world.rank} (rank {world.rank})"), message
+    if world.rank == 2:
+        # How far it had come when the other end went away depends on timing; whom it blames does not.
+        assert "pipeline stage 1 (rank 1)" in message
     assert message.count("\n") == 0
 
 
