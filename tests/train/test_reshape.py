@@ -8,6 +8,7 @@ import torch
 from homegrown.config import ParallelConfig, TrainConfig
 from homegrown.hub import save
 from homegrown.parallel.world import World
+from homegrown.train.checkpoint import MEMORY
 from homegrown.train.run import Workbench, open_run
 from tests.parallel.spawn import spawn
 
@@ -87,3 +88,30 @@ def test_a_run_begins_from_a_directory(dataset, tmp_path):
         name, _, rest = key.partition("@")
         first, last = (int(number) for number in rest.partition("/")[0].split(":"))
         assert torch.equal(tensor, donor.state_dict()[name][first:last]), key
+
+
+def remember(world: World, config: TrainConfig, until: int) -> int:
+    """Go on to a step, and keep it in memory alone; the step that it went on from."""
+    run = open_run(config, world)
+    began = run.step
+    while run.step < until:
+        run.bench.stepper.step(run.step + 1, run.bench.batch(run.step))
+        run.step += 1
+    run.save(MEMORY)
+    assert [(report.place, report.error) for report in run.settle(wait=True)] == [("memory", None)]
+    run.close()
+    return began
+
+
+def test_a_run_goes_on_from_copies_in_memory(dataset, tmp_path):
+    """Nothing was written to the disk; another layout reads what is in the host's memory, another run does not."""
+    config = tiny.replaced(
+        tiny.train_config(dataset.path, tmp_path / "run"), data__micro_batch=1, checkpoint__memory_every_steps=1,
+        checkpoint__memory=tmp_path / "memory",
+    )  # fmt: skip
+    assert spawn(2, remember, config, 2) == [0, 0]
+    assert not (tmp_path / "run/checkpoints").exists() or not any((tmp_path / "run/checkpoints").iterdir())
+    assert spawn(2, remember, tiny.replaced(config, parallel=ParallelConfig(tp=2)), 3) == [2, 2]
+    other = open_run(tiny.replaced(config, run=tmp_path / "other"))
+    assert other.step == 0
+    other.close()

@@ -64,6 +64,8 @@ class Checks:
             return
         with self._products.watching() if self._products else nullcontext():
             self._twice.run(step, micros, forward, done, again)
+        # Before the update publishes weights anew: a copy that went bad has spoiled this step, and would be mended.
+        self._replicas.check(step)
         if self._products:
             self._products.judge(step)
 
