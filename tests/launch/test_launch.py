@@ -115,7 +115,7 @@ def test_kubernetes_trains_with_a_config_and_flags_that_are_accepted(tmp_path: P
     file.write_text(resources()["ConfigMap"]["data"]["run.toml"])
     command, _, *flags = container()["args"]
     config = load_train_config([str(file), *flags], command)
-    assert (config.run, config.steps, config.log_every) == (Path("/work/runs/first"), 2000, 10)
+    assert (config.run, config.steps, config.log_every) == (Path("/mnt/homegrown/runs/first"), 2000, 10)
 
 
 # Really run

@@ -234,6 +234,15 @@ def test_a_stranger_is_refused(supervised, toy, tmp_path, monkeypatch):
     assert stage.event("refused")
 
 
+def three_agents(hosts: Namespaces) -> list[AgentCommand]:
+    """One worker on each of three hosts; the first leads."""
+    leading = f"{hosts.address(0)}:29400"
+    return [
+        AgentCommand(["--workers", "1", "--hosts", "3", "--serve", leading], hosts.prefix(0)),
+        *(AgentCommand(["--workers", "1", "--join", leading], hosts.prefix(number)) for number in (1, 2)),
+    ]
+
+
 @pytest.mark.slow
 def test_a_majority_goes_on_when_a_host_is_cut_off(supervised, toy, tmp_path):
     """Three hosts on a network of their own: two go on with fewer workers, never beside the third's; it comes back."""
@@ -241,11 +250,7 @@ def test_a_majority_goes_on_when_a_host_is_cut_off(supervised, toy, tmp_path):
     if reason:
         pytest.skip(reason)
     with Namespaces(3) as hosts:
-        leading = f"{hosts.address(0)}:29400"
-        agents = [
-            AgentCommand(["--workers", "1", "--hosts", "3", "--serve", leading], hosts.prefix(0)),
-            *(AgentCommand(["--workers", "1", "--join", leading], hosts.prefix(number)) for number in (1, 2)),
-        ]
+        agents = three_agents(hosts)
         flags = [*toy(tmp_path / "run", pace=0.02), "--min-workers", "2", "--patience", "0"]
         stage = supervised(flags, workers=3, agents=agents, network=hosts)
         cut_off = stage.worker(2, 10)
@@ -272,11 +277,7 @@ def test_the_minority_with_the_controller_waits(supervised, toy, tmp_path):
     if reason:
         pytest.skip(reason)
     with Namespaces(3) as hosts:
-        leading = f"{hosts.address(0)}:29400"
-        agents = [
-            AgentCommand(["--workers", "1", "--hosts", "3", "--serve", leading], hosts.prefix(0)),
-            *(AgentCommand(["--workers", "1", "--join", leading], hosts.prefix(number)) for number in (1, 2)),
-        ]
+        agents = three_agents(hosts)
         flags = [*toy(tmp_path / "run", pace=0.02), "--min-workers", "1", "--patience", "0"]
         stage = supervised(flags, workers=3, agents=agents, network=hosts)
         pids = [stage.worker(rank, 10).pid for rank in range(3)]

@@ -69,6 +69,7 @@ def pretrain(
     try:
         if world.size > 1:
             run.notes.insert(0, f"{run.bench.layout.describe()}; what ranks but the first say: {config.run / 'logs'}")
+            run.notes.append("no samples are written: no process holds the whole model")
         run.memory = memory(run)
         started = time.perf_counter()
         outcome = train(run, [*callbacks(run, console)])
@@ -130,7 +131,7 @@ def _finish(run: Run, console: Console, outcome: Outcome, compare: bool, times: 
         times["evaluate"] = time.perf_counter() - started
     export = run.path / "export"
     if run.leads:
-        whole = _whole_model(run, export)
+        whole = _whole_model(run, export, console)
         with console.status("comparing with gzip and xz" if compare and score else "analysing"):
             analyse(run, whole, score, compare, times)
     run.ledger.append("end", step=run.step, export=str(export.name))
@@ -139,7 +140,7 @@ def _finish(run: Run, console: Console, outcome: Outcome, compare: bool, times: 
     return Finished(outcome, score, export, report)
 
 
-def _whole_model(run: Run, export: Path) -> Longcat | None:
+def _whole_model(run: Run, export: Path, console: Console) -> Longcat | None:
     """Write the Hugging Face directory; the model as one, if this process can hold it beside what it has."""
     if run.bench.world.size == 1:
         save(run.model, run.tokenizer, export, overwrite=True)
@@ -148,6 +149,7 @@ def _whole_model(run: Run, export: Path) -> Longcat | None:
     export_checkpoint(run.path, export, overwrite=True)
     size = (run.counted.total + run.counted.mtp) * run.bench.dtype.itemsize
     if size > WHOLE_BYTES:
+        console.print("the report leaves out compute per token: the model is too large to be put together here")
         return None
     return load(export, device=str(run.bench.device), dtype=run.bench.dtype)[0]
 
