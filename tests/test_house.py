@@ -29,7 +29,8 @@ FLOORS = [
     {"model", "tokenizer"},
     {"data", "hub", "optim", "generate"},
     {"parallel"},
-    {"train", "bench"},
+    {"train", "serve"},
+    {"bench"},
     {"supervise"},
     {"cli"},
 ]
