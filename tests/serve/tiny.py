@@ -13,6 +13,7 @@ from homegrown.config import ModelConfig, MtpConfig, NgramConfig, SparseConfig
 from homegrown.model import Longcat
 from homegrown.tokenizer import Tokenizer
 from homegrown.tokenizer.training import train_tokenizer
+
 from ..generate.talker import talker
 
 TEXT = "def f(x):\n    return x + 1\n\nprint(f(2))\nfor i in range(10):\n    print(i, 'é')\n"

@@ -1,8 +1,8 @@
 """The one stream of events that every API encodes: what an answer is made of, as it is being made.
 
 Per answer the order is: `Begun`; any number of `Reasoning`, `Text`, `CallBegun` ... `CallEnded` (arguments between
-them; calls do not interleave with anything else) and `Scores`; `Ended`, or `Failed` anywhere. Answers of one request may
-interleave.
+them; calls do not interleave with anything else), `Scores` and `Compute`; `Ended`, or `Failed` anywhere. Answers of one
+request may interleave.
 """
 
 from __future__ import annotations

@@ -133,9 +133,10 @@ class Stats(msgspec.Struct, kw_only=True):
     Attributes:
         running, waiting, swapped: requests.
         waiting_tokens: prompt tokens that wait to be computed.
-        pages, pages_used, pages_cached: of the key cache; cached ones are kept for prompts to come and free on demand.
+        pages, pages_used, pages_cached: of the key cache; cached ones are kept for prompts to come, until needed.
         host_pages_used: of the swap space.
-        steps, prefill_tokens, decode_tokens, cached_tokens, prompt_tokens, drafted, accepted, preempted, finished: so far.
+        steps, prefill_tokens, decode_tokens, cached_tokens, prompt_tokens, drafted, accepted, preempted, finished: all
+            so far.
         step_s: a typical step's seconds, lately.
         prefill_rate: prompt tokens a second, lately; 0 while unknown.
     """
