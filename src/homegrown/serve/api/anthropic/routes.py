@@ -1,0 +1,135 @@
+"""`/v1/messages` and `/v1/messages/count_tokens`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from homegrown.serve.api.anthropic import schema
+from homegrown.serve.api.anthropic.decode import conversation
+from homegrown.serve.api.anthropic.encode import PING, Asked, Encoder, frame
+from homegrown.serve.api.anthropic.fold import Fold
+from homegrown.serve.api.body import read
+from homegrown.serve.api.patience import patient
+from homegrown.serve.api.seal import Seal
+from homegrown.serve.conversation import Conversation, Options
+from homegrown.serve.errors import ApiError
+from homegrown.serve.http.gone import unless_gone
+from homegrown.serve.http.sse import stream
+from homegrown.serve.service import Prepared, Service
+
+PATIENCE_S = 3.0
+"""How long a stream waits for the first token, and with it for the figures of the cache and for an error that is better
+told by a status, before it begins without."""
+
+IDLE_S = 5.0
+"""Seconds of silence that are filled with a ping."""
+
+
+def routes(service: Service, seal: Seal | None = None) -> list[Route]:
+    """The routes of the Messages API.
+
+    Args:
+        service: what makes the answers.
+        seal: signs thinking; give replicas that serve the same clients the same. By default one of its own.
+    """
+    messages = Messages(service, seal or Seal())
+    return [
+        Route("/v1/messages", messages.create, methods=["POST"]),
+        Route("/v1/messages/count_tokens", messages.count, methods=["POST"]),
+    ]
+
+
+class Messages:
+    """The handlers. They raise `ApiError`, which the application renders in this API's words."""
+
+    def __init__(self, service: Service, seal: Seal) -> None:
+        self._service, self._seal = service, seal
+
+    async def create(self, request: Request) -> Response:
+        """Continue a conversation, streaming or not."""
+        body = await read(request, schema.CreateMessage)
+        self._service.card.check(body.model)
+        asked_for = conversation(body, self._options(body, request), self._seal)
+        prepared = await self._prepare(asked_for)
+        request_id = request_id_of(request)
+        thinking = body.thinking
+        asked = Asked(
+            model=body.model,
+            prompt_tokens=prepared.prompt_tokens,
+            max_tokens=body.max_tokens,
+            show_thinking=thinking is None or thinking.display != "omitted",
+            request_id=request_id,
+        )
+        encoder, headers = Encoder(asked, self._seal), {"request-id": request_id}
+        if not body.stream:
+            message = await unless_gone(request, self._whole(prepared, encoder))
+            return Response(msgspec.json.encode(message), media_type="application/json", headers=headers)
+        return stream(
+            self._events(prepared, encoder),
+            on_error=lambda error: frame(encoder.fail(error)),
+            idle=frame([PING]),
+            idle_s=IDLE_S,
+            headers=headers,
+        )
+
+    async def count(self, request: Request) -> Response:
+        """How many tokens the prompt of the same request to `create` would have."""
+        body = await read(request, schema.CountTokens)
+        self._service.card.check(body.model)
+        options = Options(sampling=self._service.sampling())
+        tokens = await self._service.count(conversation(body, options, self._seal))
+        return JSONResponse({"input_tokens": tokens}, headers={"request-id": request_id_of(request)})
+
+    async def _prepare(self, asked_for: Conversation) -> Prepared:
+        try:
+            return await self._service.prepare_chat(asked_for)
+        except ApiError as error:
+            if error.kind != "context_length":
+                raise
+            # Agents recognise these words and compact the conversation.
+            tokens, most = await self._service.count(asked_for), self._service.card.context_length
+            message = f"prompt is too long: {tokens} tokens > {most} maximum"
+            raise ApiError(error.kind, message, param="messages") from None
+
+    async def _whole(self, prepared: Prepared, encoder: Encoder) -> dict[str, object]:
+        fold = Fold()
+        async with aclosing(self._service.events(prepared)) as events:
+            async for event in events:
+                fold.add(encoder.push(event))
+        return fold.message
+
+    async def _events(self, prepared: Prepared, encoder: Encoder) -> AsyncGenerator[bytes, None]:
+        async with aclosing(patient(self._service.events(prepared), PATIENCE_S)) as events:
+            async for event in events:
+                wires = encoder.start() if event is None else encoder.push(event)
+                if wires:
+                    yield frame(wires)
+
+    def _options(self, body: schema.CreateMessage, request: Request) -> Options:
+        if body.max_tokens < 0:
+            raise ApiError("invalid", f"`max_tokens` is {body.max_tokens}: it must be 0 or more.", param="max_tokens")
+        client = getattr(request.state, "client", None)
+        return Options(
+            sampling=self._service.sampling(
+                max_tokens=max(body.max_tokens, 1),
+                temperature=body.temperature,
+                top_p=body.top_p,
+                top_k=body.top_k,
+                seed=body.seed,
+            ),
+            stop=tuple(body.stop_sequences or ()),
+            tenant=client.tenant if client else "",
+            priority=client.priority if client else 0,
+        )
+
+
+def request_id_of(request: Request) -> str:
+    """The id by which server and client know a request."""
+    return getattr(request.state, "request_id", None) or f"req_{secrets.token_hex(12)}"
