@@ -128,7 +128,8 @@ class Encoder:
     def _end(self, ended: Ended) -> list[Wire]:
         cut = ended.reason == "length"
         wires: list[Wire] = []
-        if self._part is None and not any(item["type"] != "reasoning" for item in self.response["output"]):
+        thought_only = self._part is None or isinstance(self._part, Reasoning)
+        if thought_only and all(item["type"] == "reasoning" for item in self.response["output"]):
             wires = self._open(Message())  # an answer without a word is an empty message
         wires += self._close("incomplete" if cut else "completed")
         self.response["usage"] = _usage(ended.usage, ended.reasoning_tokens)
