@@ -16,7 +16,8 @@ from homegrown.serve.errors import ApiError
 T = TypeVar("T")
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<field>.*)`)?$", re.DOTALL)
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$\.?(?P<field>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
 async def read(request: Request, kind: type[T]) -> T:
@@ -73,10 +74,17 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 def _wrong_type(error: msgspec.ValidationError, where: str) -> ApiError:
+    """For the decoder's "Expected `int | null`, got `str` - at `$.n`": "Field `n`: expected `int`, got `str`."."""
     match = _WHERE.match(str(error))
-    what, field = (match["what"], match["field"] or "") if match else (str(error), "")
-    inside = "" if not field or field.startswith("[") or not where else "."
-    path = f"{where}{inside}{field}"
-    # "Expected `int | null`, got `str`" reads on as "Field `n`: expected ..."
+    what, key, field = match.group("what", "key", "field") if match else (str(error), None, None)
     reason = what[:1].lower() + what[1:].replace(" | null", "")
+    path = _joined(where, field or "")
+    if missing := _MISSING.fullmatch(what):
+        path, reason = _joined(path, missing[1]), "is missing"
+    if key:
+        reason = f"a key: {reason}"
     return ApiError("invalid", f"{f'Field `{path}`' if path else 'The body'}: {reason}.", param=path or None)
+
+
+def _joined(path: str, rest: str) -> str:
+    return f"{path}.{rest}" if path and rest and not rest.startswith("[") else path + rest

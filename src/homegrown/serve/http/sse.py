@@ -1,4 +1,4 @@
-"""Server-sent events: each is on the wire as soon as it exists, silence is filled, and the work ends with the client."""
+"""Server-sent events: on the wire as soon as they exist; silence is filled; the work ends with the client."""
 
 from __future__ import annotations
 
