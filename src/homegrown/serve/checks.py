@@ -100,20 +100,20 @@ def check_tools(tools: Sequence[Tool], choice: ToolChoice) -> None:
     _require(choice.mode != "required" or bool(tools), "tool_choice", "'required'", "no tools are declared")
 
 
-def check_format(format: Format) -> None:
+def check_format(wanted: Format) -> None:
     """Check what the answer is to look like, as far as that is possible without compiling it.
 
     Raises:
         ApiError: `invalid`, with the field.
     """
-    if format.kind == "schema":
-        length = len(json.dumps(format.schema)) if format.schema is not None else 0
+    if wanted.kind == "schema":
+        length = len(json.dumps(wanted.schema)) if wanted.schema is not None else 0
         _require(length > 0, "response_format", "json_schema", "has no schema")
         what = f"a schema of {length} characters"
         _require(length <= MAX_SCHEMA_CHARACTERS, "response_format", what, f"at most {MAX_SCHEMA_CHARACTERS}")
-    elif format.kind in ("regex", "lark"):
-        length = len(format.pattern)
-        what = f"a {format.kind} pattern of {length} characters"
+    elif wanted.kind in ("regex", "lark"):
+        length = len(wanted.pattern)
+        what = f"a {wanted.kind} pattern of {length} characters"
         _require(0 < length <= MAX_PATTERN_CHARACTERS, "response_format", what, f"1 to {MAX_PATTERN_CHARACTERS}")
 
 
