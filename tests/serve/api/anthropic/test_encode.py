@@ -19,8 +19,7 @@ EVENT = TypeAdapter(RawMessageStreamEvent)
 
 
 def asked(**changes):
-    fields = {"model": "m", "prompt_tokens": 9, "max_tokens": 7, "show_thinking": True, "request_id": "req_1"}
-    return Asked(**{**fields, **changes})
+    return Asked(model="m", prompt_tokens=9, request_id="req_1", **changes)
 
 
 def ended(reason="stop", stop=None, completion=5, thinking=0):
@@ -103,14 +102,18 @@ def test_usage():
     [
         (ended(), "end_turn", None),
         (ended("stop", "\n\n"), "stop_sequence", "\n\n"),
-        (ended("length", completion=7), "max_tokens", None),
-        (ended("length", completion=5), "model_context_window_exceeded", None),
+        (ended("length"), "max_tokens", None),
         (ended("calls"), "tool_use", None),
     ],
 )
 def test_why_it_ends(end, reason, stop):
     whole = message(wires(Text(0, "a"), end))
     assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, stop)
+
+
+def test_the_context_ends():
+    whole = message(wires(Text(0, "a"), ended("length"), narrow=True))
+    assert whole["stop_reason"] == "model_context_window_exceeded"
 
 
 def test_thinking_that_is_not_shown_is_sealed():
@@ -126,7 +129,7 @@ def test_an_answer_without_a_word():
 
 
 def test_only_the_prompt():
-    whole = message(wires(Text(0, "x"), ended("length", completion=1), max_tokens=0))
+    whole = message(wires(Text(0, "x"), ended("length", completion=1), silent=True))
     assert (whole["content"], whole["stop_reason"], whole["usage"]["output_tokens"]) == ([], "max_tokens", 0)
 
 

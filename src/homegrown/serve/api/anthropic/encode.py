@@ -37,15 +37,17 @@ class Asked:
     Attributes:
         model: as the client named it.
         prompt_tokens: known before the first token is.
-        max_tokens: as the client gave it; with 0 the prompt is computed and the answer is left out.
+        silent: only compute the prompt; the answer, of one token, is left out.
+        narrow: it is the context that ends an answer which is cut off, not a limit of its own.
         show_thinking: give the text of thinking, not only its seal.
         request_id: for errors.
     """
 
     model: str
     prompt_tokens: int
-    max_tokens: int
-    show_thinking: bool
+    silent: bool = False
+    narrow: bool = False
+    show_thinking: bool = True
     request_id: str
 
 
@@ -96,7 +98,7 @@ class Encoder:
                 raise ApiError(kind, message)
             case Ended():
                 return self.start() + self._end(event)
-        return self.start() + (self._content(event) if self._asked.max_tokens else [])
+        return self.start() + ([] if self._asked.silent else self._content(event))
 
     def fail(self, error: ApiError) -> list[Wire]:
         """The end of a stream that cannot be carried on: what is open is closed before the error is told."""
@@ -150,24 +152,22 @@ class Encoder:
 
     def _end(self, ended: Ended) -> list[Wire]:
         wires = self._close()
-        if not self._said and self._asked.max_tokens:
+        if not (self._said or self._asked.silent):
             wires += [*self._begin("text", {"text": ""}), *self._close()]
         used = ended.usage
-        usage = _usage(used.prompt_tokens, used.cached_tokens, used.completion_tokens if self._asked.max_tokens else 0)
+        usage = _usage(used.prompt_tokens, used.cached_tokens, 0 if self._asked.silent else used.completion_tokens)
         usage["output_tokens_details"] = {"thinking_tokens": ended.reasoning_tokens}
         delta = {"stop_reason": self._stop_reason(ended), "stop_sequence": ended.stop}
         return [*wires, {"type": "message_delta", "delta": delta, "usage": usage}, {"type": "message_stop"}]
 
     def _stop_reason(self, ended: Ended) -> str:
-        if not self._asked.max_tokens:
+        if self._asked.silent:
             return "max_tokens"
         if ended.reason == "calls":
             return "tool_use"
         if ended.reason == "stop":
-            return "stop_sequence" if ended.stop is not None else "end_turn"
-        # It is the context that has ended where the client would have had more.
-        at_most = ended.usage.completion_tokens >= self._asked.max_tokens
-        return "max_tokens" if at_most else "model_context_window_exceeded"
+            return "end_turn" if ended.stop is None else "stop_sequence"
+        return "model_context_window_exceeded" if self._asked.narrow else "max_tokens"
 
 
 def frame(wires: Iterable[Wire]) -> bytes:

@@ -24,22 +24,19 @@ from homegrown.serve.http.gone import unless_gone
 from homegrown.serve.http.sse import stream
 from homegrown.serve.service import Prepared, Service
 
-PATIENCE_S = 3.0
-"""How long a stream waits for the first token, and with it for the figures of the cache and for an error that is better
-told by a status, before it begins without."""
-
-IDLE_S = 5.0
-"""Seconds of silence that are filled with a ping."""
-
-
-def routes(service: Service, seal: Seal | None = None) -> list[Route]:
+def routes(
+    service: Service, seal: Seal | None = None, *, patience_s: float = 3.0, idle_s: float = 5.0
+) -> list[Route]:
     """The routes of the Messages API.
 
     Args:
         service: what makes the answers.
         seal: signs thinking; give replicas that serve the same clients the same. By default one of its own.
+        patience_s: seconds that a stream waits for the first token, and with it for the figures of the cache and for an
+            error that is better told by a status, before it begins without.
+        idle_s: seconds of silence that are filled with a ping.
     """
-    messages = Messages(service, seal or Seal())
+    messages = Messages(service, seal or Seal(), patience_s, idle_s)
     return [
         Route("/v1/messages", messages.create, methods=["POST"]),
         Route("/v1/messages/count_tokens", messages.count, methods=["POST"]),
@@ -49,8 +46,8 @@ def routes(service: Service, seal: Seal | None = None) -> list[Route]:
 class Messages:
     """The handlers. They raise `ApiError`, which the application renders in this API's words."""
 
-    def __init__(self, service: Service, seal: Seal) -> None:
-        self._service, self._seal = service, seal
+    def __init__(self, service: Service, seal: Seal, patience_s: float, idle_s: float) -> None:
+        self._service, self._seal, self._patience_s, self._idle_s = service, seal, patience_s, idle_s
 
     async def create(self, request: Request) -> Response:
         """Continue a conversation, streaming or not."""
@@ -63,7 +60,8 @@ class Messages:
         asked = Asked(
             model=body.model,
             prompt_tokens=prepared.prompt_tokens,
-            max_tokens=body.max_tokens,
+            silent=body.max_tokens == 0,
+            narrow=prepared.requests[0].sampling.max_tokens < min(body.max_tokens, self._service.card.max_output),
             show_thinking=thinking is None or thinking.display != "omitted",
             request_id=request_id,
         )
@@ -75,7 +73,7 @@ class Messages:
             self._events(prepared, encoder),
             on_error=lambda error: frame(encoder.fail(error)),
             idle=frame([PING]),
-            idle_s=IDLE_S,
+            idle_s=self._idle_s,
             headers=headers,
         )
 
@@ -94,7 +92,7 @@ class Messages:
             if error.kind != "context_length":
                 raise
             # Agents recognise these words and compact the conversation.
-            tokens, most = await self._service.count(asked_for), self._service.card.context_length
+            tokens, most = await self._service.count(asked_for), self._service.card.context_length - 1
             message = f"prompt is too long: {tokens} tokens > {most} maximum"
             raise ApiError(error.kind, message, param="messages") from None
 
@@ -106,7 +104,7 @@ class Messages:
         return fold.message
 
     async def _events(self, prepared: Prepared, encoder: Encoder) -> AsyncGenerator[bytes, None]:
-        async with aclosing(patient(self._service.events(prepared), PATIENCE_S)) as events:
+        async with aclosing(patient(self._service.events(prepared), self._patience_s)) as events:
             async for event in events:
                 wires = encoder.start() if event is None else encoder.push(event)
                 if wires:

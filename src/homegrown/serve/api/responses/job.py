@@ -15,10 +15,6 @@ from homegrown.serve.api.responses.store import Store, Stored
 from homegrown.serve.errors import ApiError
 from homegrown.serve.service import Prepared, Service
 
-PATIENCE_S = 3.0
-"""How long a stream waits for the first token, and with it for an error that is better told by a status, before it
-begins without."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -40,13 +36,17 @@ class Job:
     items: Items
     store: Store | None
 
-    async def stream(self, service: Service) -> AsyncGenerator[bytes, None]:
+    async def stream(self, service: Service, patience_s: float) -> AsyncGenerator[bytes, None]:
         """The response as server-sent events.
+
+        Args:
+            service: what makes it.
+            patience_s: see `routes`.
 
         Raises:
             ApiError: the service failed.
         """
-        async with aclosing(patient(service.events(self.prepared), PATIENCE_S)) as events:
+        async with aclosing(patient(service.events(self.prepared), patience_s)) as events:
             async for event in events:
                 wires = self.encoder.start() if event is None else self.encoder.push(event)
                 if wires:

@@ -31,15 +31,25 @@ from homegrown.serve.service import Service
 _SEALED = "reasoning.encrypted_content"
 
 
-def routes(service: Service, seal: Seal | None = None, store: Store | None = None) -> list[Route]:
+def routes(
+    service: Service,
+    seal: Seal | None = None,
+    store: Store | None = None,
+    *,
+    patience_s: float = 3.0,
+    idle_s: float = 5.0,
+) -> list[Route]:
     """The routes of the Responses API.
 
     Args:
         service: what makes the answers.
         seal: seals reasoning; give replicas that serve the same clients the same. By default one of its own.
         store: keeps responses; by default one of its own.
+        patience_s: seconds that a stream waits for the first token, and with it for an error that is better told by a
+            status, before it begins without.
+        idle_s: seconds of silence that are filled with a comment.
     """
-    responses = Responses(service, seal or Seal(), store or Store())
+    responses = Responses(service, seal or Seal(), store or Store(), patience_s, idle_s)
     one = "/v1/responses/{response_id}"
     return [
         Route("/v1/responses", responses.create, methods=["POST"]),
@@ -54,8 +64,9 @@ def routes(service: Service, seal: Seal | None = None, store: Store | None = Non
 class Responses:
     """The handlers. They raise `ApiError`, which the application renders in this API's words."""
 
-    def __init__(self, service: Service, seal: Seal, store: Store) -> None:
+    def __init__(self, service: Service, seal: Seal, store: Store, patience_s: float, idle_s: float) -> None:
         self._service, self._seal, self._store = service, seal, store
+        self._patience_s, self._idle_s = patience_s, idle_s
         self._background = Background()
 
     async def create(self, request: Request) -> Response:
@@ -78,13 +89,13 @@ class Responses:
             if error.kind != "context_length" or not body.stream:
                 raise
             # Agents compact a conversation that has become too long when a stream tells them, not a status.
-            return _stream(_failure(encoder, error), encoder)
+            return self._stream(_failure(encoder, error), encoder)
         store = self._store if body.store is not False else None
         job = Job(prepared=prepared, encoder=encoder, tenant=tenant, items=items, store=store)
         if body.background:
             return _json(self._background.begin(job, self._service))
         if body.stream:
-            return _stream(job.stream(self._service), encoder)
+            return self._stream(job.stream(self._service, self._patience_s), encoder)
         return _json(await unless_gone(request, job.whole(self._service)))
 
     async def count(self, request: Request) -> Response:
@@ -127,6 +138,9 @@ class Responses:
         stored = self._store.get(request.path_params["response_id"], _tenant(request))
         return _json(page(msgspec.json.decode(stored.items), request.query_params))
 
+    def _stream(self, events: AsyncGenerator[bytes, None], encoder: Encoder) -> Response:
+        return stream(events, on_error=lambda error: frame(encoder.fail(error)), idle_s=self._idle_s)
+
     def _options(self, body: schema.CreateResponse, request: Request) -> Options:
         client = getattr(request.state, "client", None)
         sampling: Sampling = self._service.sampling(
@@ -151,10 +165,6 @@ def _check(body: schema.CreateResponse) -> None:
 
 async def _failure(encoder: Encoder, error: ApiError) -> AsyncGenerator[bytes, None]:
     yield frame([*encoder.start(), *encoder.fail(error)])
-
-
-def _stream(events: AsyncGenerator[bytes, None], encoder: Encoder) -> Response:
-    return stream(events, on_error=lambda error: frame(encoder.fail(error)))
 
 
 def _json(content: dict[str, object]) -> Response:
