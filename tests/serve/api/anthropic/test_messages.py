@@ -56,9 +56,7 @@ def test_stream_accumulates_to_the_same(at_a_time):
     backend = says(CALLS, at_a_time=at_a_time)
     with messages_client(build(backend)) as sdk:
         whole = create(sdk, tools=TOOLS, thinking=ON)
-        with sdk.messages.stream(
-            model="tiny", max_tokens=200, messages=USER, tools=TOOLS, thinking=ON
-        ) as stream:
+        with sdk.messages.stream(model="tiny", max_tokens=200, messages=USER, tools=TOOLS, thinking=ON) as stream:
             text = "".join(stream.text_stream)
             streamed = stream.get_final_message()
     assert text == "Looking."
@@ -138,9 +136,7 @@ def test_cache_control_does_not_change_the_prompt():
     marked = {"type": "ephemeral"}
     content = [{"type": "text", "text": "hi", "cache_control": marked}]
     tool = {**TOOLS[0], "cache_control": marked}
-    plain, rolled = prompts(
-        {"tools": TOOLS[:1]}, {"tools": [tool], "messages": [{"role": "user", "content": content}]}
-    )
+    plain, rolled = prompts({"tools": TOOLS[:1]}, {"tools": [tool], "messages": [{"role": "user", "content": content}]})
     assert plain == rolled
 
 
@@ -258,11 +254,12 @@ def test_a_failure_in_between_closes_the_block_first():
     assert kinds[:3] == ["message_start", "ping", "content_block_start"]
     assert kinds[-2:] == ["content_block_stop", "error"]
     assert lines[-1]["error"]["type"] == "api_error"
-    with messages_client(build(ScriptedBackend(tokens("Hello"), error="It broke."))) as sdk:
-        with pytest.raises(anthropic.APIStatusError), sdk.messages.stream(
-            model="tiny", max_tokens=50, messages=USER
-        ) as stream:
-            stream.get_final_message()
+    with (
+        messages_client(build(ScriptedBackend(tokens("Hello"), error="It broke."))) as sdk,
+        pytest.raises(anthropic.APIStatusError),
+        sdk.messages.stream(model="tiny", max_tokens=50, messages=USER) as stream,
+    ):
+        stream.get_final_message()
 
 
 def test_not_ready_is_overloaded():

@@ -26,7 +26,9 @@ TOOLS += [{"type": "namespace", "name": "docs", "tools": [{"type": "function", "
 
 def encoder(summary=False, seal=None):
     body = decode(b'{"model": "m", "input": "hi", "metadata": {"k": "v"}}', schema.CreateResponse)
-    return Encoder(opening(body, "resp_1", 7, Sampling(max_tokens=4)), Toolbox(TOOLS), summary, seal)
+    return Encoder(
+        opening(body, "resp_1", 7, Sampling(max_tokens=4)), Toolbox(TOOLS), summary, seal, lambda token: b"x"
+    )
 
 
 def ended(reason="stop", reasoning=0):

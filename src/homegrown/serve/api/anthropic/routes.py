@@ -24,9 +24,8 @@ from homegrown.serve.http.gone import unless_gone
 from homegrown.serve.http.sse import stream
 from homegrown.serve.service import Prepared, Service
 
-def routes(
-    service: Service, seal: Seal | None = None, *, patience_s: float = 3.0, idle_s: float = 5.0
-) -> list[Route]:
+
+def routes(service: Service, seal: Seal | None = None, *, patience_s: float = 3.0, idle_s: float = 5.0) -> list[Route]:
     """The routes of the Messages API.
 
     Args:

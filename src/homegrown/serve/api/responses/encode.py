@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from homegrown.serve.api.openai.logprobs import TokenBytes, chat_logprobs
 from homegrown.serve.api.responses.parts import CustomCall, FunctionCall, Message, Part, Reasoning
 from homegrown.serve.api.responses.tools import Toolbox
 from homegrown.serve.api.seal import Seal
 from homegrown.serve.errors import ApiError, Kind
-from homegrown.serve.events import CallArguments, CallBegun, CallEnded, Ended, Event, Failed, Text
+from homegrown.serve.events import CallArguments, CallBegun, CallEnded, Ended, Event, Failed, Scores, Text
 from homegrown.serve.events import Reasoning as Thought
 from homegrown.serve.messages import Usage
 
@@ -44,14 +45,18 @@ class Encoder:
         toolbox: the request's tools.
         summary: tell thinking as a summary.
         seal: where the client wants its thinking sealed, to hand it back.
+        token_bytes: the bytes of a token, for log probabilities.
 
     Attributes:
         response: as it is so far; with the last event the whole response.
     """
 
-    def __init__(self, response: Wire, toolbox: Toolbox, summary: bool, seal: Seal | None) -> None:
+    def __init__(
+        self, response: Wire, toolbox: Toolbox, summary: bool, seal: Seal | None, token_bytes: TokenBytes
+    ) -> None:
         self.response = response
-        self._toolbox, self._summary, self._seal = toolbox, summary, seal
+        self._toolbox, self._summary, self._seal, self._token_bytes = toolbox, summary, seal, token_bytes
+        self._scores: list[Wire] = []
         self._sequence = 0
         self._part: Part | None = None
 
@@ -87,6 +92,8 @@ class Encoder:
         match event:
             case Thought(_, text):
                 return [*self._continue(Reasoning), *self._add(text)]
+            case Scores(_, tokens):
+                self._scores += chat_logprobs(tokens, self._token_bytes)["content"]
             case Text(_, text):
                 return [*self._continue(Message), *self._add(text)]
             case CallBegun(_, _, name):
@@ -113,6 +120,9 @@ class Encoder:
         return [*closed, added, *map(self._at, part.begin())]
 
     def _add(self, text: str) -> list[Wire]:
+        if isinstance(self._part, Message):
+            self._part.score(self._scores)
+            self._scores = []
         return [self._at(wire) for wire in self._part.add(text)] if self._part else []
 
     def _close(self, status: str) -> list[Wire]:
@@ -120,6 +130,9 @@ class Encoder:
             return []
         part = self._part
         done = {"type": "response.output_item.done", "item": part.item}
+        if isinstance(part, Message):
+            part.score(self._scores)  # of what came to nothing, such as a token that ended the text
+            self._scores = []
         wires = [self._at(wire) for wire in (*part.end(status), done)]
         self.response["output"].append(part.item)
         self._part = None

@@ -39,7 +39,7 @@ def opening(body: schema.CreateResponse, response_id: str, created_at: int, samp
         "text": {"format": _format(text), "verbosity": (text.verbosity if text else None) or "medium"},
         "tool_choice": body.tool_choice or "auto",
         "tools": body.tools or [],
-        "top_logprobs": 0,
+        "top_logprobs": body.top_logprobs or 0,
         "top_p": sampling.top_p,
         "truncation": "disabled",
         "usage": None,

@@ -36,23 +36,31 @@ class Message:
         self.item["content"] = []
         self._at = {"item_id": self.item["id"], "content_index": 0}
         self._pieces: list[str] = []
+        self._logprobs: list[Wire] = []
+        self._new: list[Wire] = []
 
     def begin(self) -> list[Wire]:
         """A content part."""
-        return [{"type": "response.content_part.added", **self._at, "part": _output_text("")}]
+        return [{"type": "response.content_part.added", **self._at, "part": _output_text("", [])}]
+
+    def score(self, logprobs: list[Wire]) -> None:
+        """Take log probabilities of tokens; they go out with the next text."""
+        self._new += logprobs
+        self._logprobs += logprobs
 
     def add(self, text: str) -> list[Wire]:
         """A delta."""
         self._pieces.append(text)
-        return [{"type": "response.output_text.delta", **self._at, "delta": text, "logprobs": []}]
+        logprobs, self._new = self._new, []
+        return [{"type": "response.output_text.delta", **self._at, "delta": text, "logprobs": logprobs}]
 
     def end(self, status: str) -> list[Wire]:
         """The text, and the part with it."""
         text = "".join(self._pieces)
-        part = _output_text(text)
+        part = _output_text(text, self._logprobs)
         self.item |= {"status": status, "content": [part]}
         return [
-            {"type": "response.output_text.done", **self._at, "text": text, "logprobs": []},
+            {"type": "response.output_text.done", **self._at, "text": text, "logprobs": self._logprobs},
             {"type": "response.content_part.done", **self._at, "part": part},
         ]
 
@@ -154,8 +162,8 @@ def _id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(16)}"
 
 
-def _output_text(text: str) -> Wire:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _output_text(text: str, logprobs: list[Wire]) -> Wire:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
 def _namespace(callee: Callee) -> Wire:

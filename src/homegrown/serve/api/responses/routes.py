@@ -28,7 +28,7 @@ from homegrown.serve.http.sse import stream
 from homegrown.serve.messages import Sampling
 from homegrown.serve.service import Service
 
-_SEALED = "reasoning.encrypted_content"
+_SEALED, _SCORED = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 
 def routes(
@@ -82,7 +82,7 @@ class Responses:
         response = opening(body, f"resp_{secrets.token_hex(16)}", int(time.time()), options.sampling)
         sealed = body.store is False or _SEALED in (body.include or ())
         summary = response["reasoning"]["summary"] is not None
-        encoder = Encoder(response, toolbox, summary, self._seal if sealed else None)
+        encoder = Encoder(response, toolbox, summary, self._seal if sealed else None, self._service.token_bytes)
         try:
             prepared = await self._service.prepare_chat(asked)
         except ApiError as error:
@@ -150,6 +150,7 @@ class Responses:
             top_k=body.top_k,
             min_p=body.min_p,
             seed=body.seed,
+            logprobs=body.top_logprobs or (0 if _SCORED in (body.include or ()) else None),
         )
         return Options(sampling=sampling, tenant=_tenant(request), priority=client.priority if client else 0)
 

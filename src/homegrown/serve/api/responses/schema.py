@@ -64,6 +64,7 @@ class CreateResponse(CountInput, kw_only=True):
     top_k: int | None = None
     min_p: float | None = None
     seed: int | None = None
+    top_logprobs: int | None = None
     metadata: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
