@@ -162,7 +162,7 @@ def test_history_continues_the_prompt_it_came_from():
         create(sdk, tools=TOOLS, thinking=ON, messages=[*USER, turn, {"role": "user", "content": results}])
     first, second = (request.prompt for request in backend.requests)
     whole = [*first, *tokens(CALLS), tiny_tokenizer().eos_id]
-    assert tiny_tokenizer().decode(second).startswith(tiny_tokenizer().decode(whole))
+    assert second[: len(whole)] == whole
 
 
 def test_stop_sequence():
