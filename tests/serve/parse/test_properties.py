@@ -18,8 +18,8 @@ OPEN, CLOSE = "<longcat_tool_call>", "</longcat_tool_call>"
 WORDS = [
     *TAGS, *TAGS, "\n", "\n\n", " ", "read", "list-files", "functions.read", "unknown", "path", "note", "count",
     "items", "null", "nul", "True", "12", "-1.5e3", "0", '"', "\\", "\\n", "\\u00e9", "\\ud83d", "\\ude00", "\\q", "{",
-    "}", "[", "]", ":", ", ", "(", ")", '{"name": "read", "arguments": {', '"arguments": "', '"path": "', "é🙂", "<", "</",
-    "<longcat_", "text", "'", "\t", "\x00",
+    "}", "[", "]", ":", ", ", "(", ")", '{"name": "read", "arguments": {', '"arguments": "', '"path": "', "é🙂", "<",
+    "</", "<longcat_", "text", "'", "\t", "\x00",
 ]  # fmt: skip
 SOUP = st.lists(st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3)).map("".join)
 VALUES = ["null", "5", "True", '["a", 1]', "{'a': (1,)}", "[1, 2", "x", "two\nlines\n", ' "q"\\ ', ""]
