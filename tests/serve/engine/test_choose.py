@@ -11,6 +11,7 @@ from torch import Tensor
 
 from homegrown.generate import Sampler, SamplingConfig
 from homegrown.serve.engine.choose import Turn, choose
+from homegrown.serve.messages import Grammar
 
 from .choosing import choice, plain, talk
 
@@ -134,7 +135,7 @@ def test_repetition_penalty_of_transformers() -> None:
     assert torch.equal(row, expected[0])
 
 
-def test_penalties_cost_no_room_for_the_prompt_unless_it_counts() -> None:
+def test_penalties_of_a_long_answer() -> None:
     """An answer of more distinct tokens than there was room for at first."""
     state = choice(500, prompt=range(400), frequency_penalty=2.0, temperature=0.0, max_tokens=300)
     tokens = plain(lambda context: torch.linspace(1, 0, 500), state)
@@ -163,6 +164,11 @@ def test_huge_logits_are_not_damage() -> None:
 def test_wrong_number_of_rows() -> None:
     with pytest.raises(ValueError, match="3 rows of logits for 4 positions"):
         choose(rows(3), [Turn(choice(V)), Turn(choice(V), drafts=[1, 2])])
+
+
+def test_a_grammar_is_not_forgotten() -> None:
+    with pytest.raises(ValueError, match="request r: a grammar and its matcher come together"):
+        choice(V, grammar=Grammar(lark='start: "a"'))
 
 
 def test_no_turns() -> None:

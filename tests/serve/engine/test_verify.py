@@ -14,6 +14,7 @@ import torch
 from homegrown.serve.engine.choice import Choice
 from homegrown.serve.engine.choose import Turn, choose
 from homegrown.serve.grammar import GrammarCompiler
+from homegrown.serve.messages import Grammar
 
 from ..tiny import tiny_tokenizer
 from .choosing import choice, drafted, plain, talk
@@ -191,7 +192,7 @@ def test_joint_distribution_under_a_grammar() -> None:
     lark = "start: (/[ab]/ /[cde]/)* /[ab]/?"
     fields = {"temperature": 1.1, "presence_penalty": 0.8}
     states = [
-        choice(max(words) + 1, seed=seed, max_tokens=LENGTH, matcher=compiler.matcher(lark), ends=(tokenizer.eos_id,),
+        choice(max(words) + 1, seed=seed, max_tokens=LENGTH, matcher=compiler.matcher(lark), grammar=Grammar(lark=lark), ends=(tokenizer.eos_id,),
                logit_bias={tokenizer.eos_id: -100.0}, **fields)
         for seed in range(RUNS)
     ]  # fmt: skip
