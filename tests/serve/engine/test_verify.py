@@ -191,11 +191,11 @@ def test_joint_distribution_under_a_grammar() -> None:
     compiler = GrammarCompiler(tokenizer)
     lark = "start: (/[ab]/ /[cde]/)* /[ab]/?"
     fields = {"temperature": 1.1, "presence_penalty": 0.8}
+    settings = {"grammar": Grammar(lark=lark), "logit_bias": {tokenizer.eos_id: -100.0}, "max_tokens": LENGTH, **fields}
     states = [
-        choice(max(words) + 1, seed=seed, max_tokens=LENGTH, matcher=compiler.matcher(lark), grammar=Grammar(lark=lark), ends=(tokenizer.eos_id,),
-               logit_bias={tokenizer.eos_id: -100.0}, **fields)
+        choice(max(words) + 1, seed=seed, matcher=compiler.matcher(lark), ends=(tokenizer.eos_id,), **settings)
         for seed in range(RUNS)
-    ]  # fmt: skip
+    ]
     model = talk(WORDS, scale=1.2)
 
     def following(answer: list[int]) -> np.ndarray:
