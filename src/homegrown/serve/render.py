@@ -12,9 +12,8 @@ from homegrown.serve.parse.tags import THINK
 from homegrown.serve.segments import Disguise, Segments
 from homegrown.tokenizer import Tokenizer, TokenizerError
 
-RESERVED = frozenset(
-    "messages tools documents template self bos_token eos_token pad_token unk_token add_generation_prompt".split()
-)
+TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+RESERVED = frozenset({"messages", "tools", "documents", "template", "self", "add_generation_prompt", *TOKENS})
 """Template variables that are not the client's to set."""
 
 

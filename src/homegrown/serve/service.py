@@ -18,7 +18,8 @@ from homegrown.config import ModelConfig
 from homegrown.serve.backend import Backend
 from homegrown.serve.card import ModelCard
 from homegrown.serve.checks import check_format, check_options, check_tools
-from homegrown.serve.conversation import Completion, Conversation, Options, ToolChoice
+from homegrown.serve.constrain import Constraints, callable_tools
+from homegrown.serve.conversation import Completion, Conversation, Options
 from homegrown.serve.errors import ApiError
 from homegrown.serve.events import Event, Failed
 from homegrown.serve.follow import Follower, Reading
@@ -80,6 +81,7 @@ class Service:
         self._context = min(card.context_length, config.max_position_embeddings)
         self._renderer = Renderer(tokenizer, self._context, config.vocab_size, card.thinking)
         self.max_characters = self._renderer.max_characters
+        self._constraints = Constraints(tokenizer)
         self._ends = frozenset({tokenizer.eos_id, config.eos_token_id})
         self._roles = tuple(token for role in ROLES if (token := tokenizer.token_id(role)) is not None)
         self._workers = ThreadPoolExecutor(PREPARING, thread_name_prefix="prepare")
@@ -185,20 +187,21 @@ class Service:
 
     def _chat(self, conversation: Conversation) -> Prepared:
         self._check_ready()
-        options, choice = conversation.options, conversation.choice
+        options = conversation.options
         check_options(options, self._vocab_size)
-        check_tools(conversation.tools, choice)
+        check_tools(conversation.tools, conversation.choice)
         check_format(conversation.format)
         prompt = self._renderer.chat(conversation)
         reading = Reading(
             chat=True,
             thinking=prompt.thinking,
-            tools=tuple(tool for tool in conversation.tools if _may_be_called(tool.name, choice)),
-            parallel=choice.parallel,
+            tools=callable_tools(conversation),
+            parallel=conversation.choice.parallel,
             stop=options.stop,
             ends=self._ends_of(options.sampling) | set(self._roles),
         )
-        return self._prepared(prompt, options, reading, None, self._roles, "messages")
+        grammar = self._constraints.chat(conversation, reading.tools, prompt.thinking)
+        return self._prepared(prompt, options, reading, grammar, self._roles, "messages")
 
     def _completion(self, completion: Completion) -> Prepared:
         self._check_ready()
@@ -213,7 +216,8 @@ class Service:
             ends=self._ends_of(options.sampling),
             echo=echo if completion.echo else "",
         )
-        return self._prepared(prompt, options, reading, None, (), "prompt")
+        grammar = self._constraints.completion(completion.format)
+        return self._prepared(prompt, options, reading, grammar, (), "prompt")
 
     def _prepared(
         self,
@@ -258,10 +262,6 @@ class Service:
     def _check_ready(self) -> None:
         if self.backend.state != "ready":
             raise ApiError("unavailable", f"The model is not ready: it is {self.backend.state}.", retry_after=5.0)
-
-
-def _may_be_called(name: str, choice: ToolChoice) -> bool:
-    return choice.mode != "none" and (not choice.names or name in choice.names)
 
 
 def _wrapped(seed: int) -> int:

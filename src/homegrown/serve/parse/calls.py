@@ -102,6 +102,9 @@ class CallReader:
     def _object(self, tool: Tool) -> Steps[None]:
         """A call whose arguments are a JSON object, which comes next."""
         self._sink.begin(tool.name)
+        yield from self._object_arguments()
+
+    def _object_arguments(self) -> Steps[None]:
         whole = yield from read_value(self._source, self._sink.write)
         self._sink.end()
         yield from self._tail(whole)
@@ -175,10 +178,10 @@ class CallReader:
 
     def _tagged(self, tool: Tool) -> Steps[None]:
         """Keys and values in tags. The first opening tag has been taken."""
-        if (yield from self._source.space()) == "{":
-            yield from self._object(tool)
-            return
         self._sink.begin(tool.name)
+        if (yield from self._source.space()) == "{":
+            yield from self._object_arguments()
+            return
         seen: set[str] = set()
         more = True
         while more:

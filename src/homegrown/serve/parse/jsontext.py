@@ -2,17 +2,22 @@
 
 Commas, keys and numbers wait until what follows them is certain, so a text that breaks off or goes wrong anywhere is
 closed by brackets alone. Small mistakes are mended on the way: trailing commas, raw line ends in strings, escapes that
-JSON does not have, Python's names of constants.
+JSON does not have, Python's names of constants. What JSON allows and clients' decoders choke on counts as malformed:
+boundless nesting, and numbers that are none to a computer.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 
 from homegrown.serve.parse.source import Source, Steps
 from homegrown.serve.parse.tags import CALL, END_CALL, MARKS, spell
+
+MAX_DEPTH = 100
+MAX_DIGITS = 1000
 
 Emit = Callable[[str], None]
 
@@ -110,7 +115,7 @@ def read_value(source: Source, emit: Emit) -> Steps[bool]:
             writer.begin('"')
             going = whole = yield from read_string(source, emit)
             emit('"')
-        elif char and char in _CLOSERS:
+        elif char and char in _CLOSERS and len(writer.brackets) < MAX_DEPTH:
             writer.open(source.take())
         else:
             scalar = yield from _scalar(source)
@@ -189,4 +194,6 @@ def _scalar(source: Source) -> Steps[str]:
     text = "".join(pieces)
     if not char and source.cut:
         return ""
-    return text if _NUMBER.fullmatch(text) else _CONSTANTS.get(text, "")
+    if len(text) > MAX_DIGITS or not _NUMBER.fullmatch(text):
+        return _CONSTANTS.get(text, "")
+    return text if math.isfinite(float(text)) else ""

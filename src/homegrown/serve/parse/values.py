@@ -25,12 +25,16 @@ def kind(schema: Mapping[str, Any], key: str) -> Kind:
         schema: of the tool's parameters.
         key: the argument.
     """
-    properties = schema.get("properties")
-    declared = properties.get(key) if isinstance(properties, Mapping) else None
-    types = _types(declared, schema)
+    types = types_of(properties(schema).get(key), schema)
     if "string" not in types:
         return "data"
     return "nullable" if "null" in types else "text"
+
+
+def properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments that a schema declares, and their schemas."""
+    declared = schema.get("properties")
+    return declared if isinstance(declared, Mapping) else {}
 
 
 def as_json(text: str) -> str:
@@ -57,8 +61,8 @@ def _literal(text: str) -> str:
         return ""
 
 
-def _types(schema: Any, root: Mapping[str, Any]) -> set[str]:
-    """The JSON types that a schema allows, as far as it names them."""
+def types_of(schema: Any, root: Mapping[str, Any]) -> set[str]:
+    """The JSON types that a schema, a part of `root`, allows, as far as it names them."""
     found: set[str] = set()
     waiting, seen = [schema], set[int]()
     while waiting:

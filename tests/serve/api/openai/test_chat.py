@@ -9,7 +9,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from .serving import asking, build, client, says
+from ...scripted import ScriptedBackend
+from ...tiny import tiny_tokenizer
+from .serving import asking, build, client, says, tokens
 
 ANSWER = "I think\n</longcat_think>\nHello é!"
 CALL = (
@@ -232,6 +234,24 @@ def test_a_client_that_leaves_frees_the_engine():
         while not backend.aborted and time.time() < deadline:
             time.sleep(0.01)
     assert backend.aborted == [backend.requests[0].id]
+
+
+def test_compute_is_shown_on_demand():
+    class Counting(ScriptedBackend):
+        async def submit(self, request):
+            async for output in super().submit(request):
+                output.compute = [2.5] * len(output.tokens)
+                yield output
+
+    with client(build(Counting([*tokens(ANSWER), tiny_tokenizer().eos_id], at_a_time=3))) as sdk:
+        answer = sdk.chat.completions.create(model="tiny", messages=USER, extra_body={"compute": True})
+        chunks = stream_of(sdk, extra_body={"compute": True})
+        plain = sdk.chat.completions.create(model="tiny", messages=USER)
+    shown = [pair for chunk in chunks for pair in getattr(chunk.choices[0], "compute", [])]
+    assert shown == answer.choices[0].compute
+    assert "".join(text for text, _ in shown) == "Hello é!"
+    assert {experts for _, experts in shown} == {2.5}
+    assert not hasattr(plain.choices[0], "compute")
 
 
 def test_the_asynchronous_sdk():

@@ -279,3 +279,12 @@ def test_another_model():
     response = ask(says("x"), model="other")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_server_that_is_not_ready():
+    backend = says("x")
+    backend.state = "starting"
+    response = ask(backend)
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert response.json()["error"]["code"] == "not_ready"

@@ -4,6 +4,9 @@ import asyncio
 
 import pytest
 
+from homegrown.serve.messages import TokenScore
+
+from ...scripted import ScriptedBackend
 from ...tiny import tiny_tokenizer
 from .serving import DirectBackend, asking, build, client, says, tokens
 
@@ -122,10 +125,14 @@ def test_scoring_a_prompt_without_going_on(stream):
             model="tiny", prompt="for i", max_tokens=0, logprobs=1, echo=True, stream=stream, n=1
         )
         choices = [chunk.choices[0] for chunk in made] if stream else made.choices
-    assert "".join(choice.text for choice in choices) == tiny_tokenizer().decode(prompt_of("for i"))
+    assert "".join(choice.text for choice in choices) == "for i"
     assert choices[-1].finish_reason == "length"
     values = [value for choice in choices if choice.logprobs for value in choice.logprobs.token_logprobs]
-    assert len(values) == len(prompt_of("for i"))
+    table = DirectBackend().logprobs(prompt_of("for i"))
+    expected = [table[index, token].item() for index, token in enumerate(prompt_of("for i")[1:])]
+    assert values == [None, *(pytest.approx(value, abs=1e-9) for value in expected)]
+    offsets = [value for choice in choices if choice.logprobs for value in choice.logprobs.text_offset]
+    assert offsets[:3] == [0, 0, len(tiny_tokenizer().decode(tokens("for i")[:1]))]
 
 
 def prompt_of(text):
@@ -144,23 +151,18 @@ def test_names_of_tokens_stay_distinct_and_carry_all_bytes():
 
 
 def test_the_best_of_several():
-    class Rising:
+    class Rising(ScriptedBackend):
         """The more requests, the likelier the answer."""
 
-        def __init__(self):
-            self.inner, self.state = says("bad", "poor", "good"), "ready"
-
-        def stats(self):
-            return self.inner.stats()
-
         async def submit(self, request):
-            number = len(self.inner.requests)
-            async for output in self.inner.submit(request):
-                for score in output.scores or ():
-                    object.__setattr__(score, "logprob", -1.0 / (number + 1))
+            number = len(self.requests)
+            async for output in super().submit(request):
+                output.scores = [TokenScore(-1.0 / (number + 1)) for _ in output.scores]
                 yield output
 
-    response = post(Rising(), prompt="x", n=2, best_of=3)
+    backend = Rising(lambda _: texts[len(backend.requests) - 1])
+    texts = [[*tokens(text), tiny_tokenizer().eos_id] for text in ("bad", "poor", "good")]
+    response = post(backend, prompt="x", n=2, best_of=3)
     assert [choice["text"] for choice in response.json()["choices"]] == ["good", "poor"]
     assert response.json()["choices"][0]["logprobs"] is None
 

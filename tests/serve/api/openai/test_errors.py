@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import httpx
 import openai
 import pytest
 
@@ -21,11 +22,8 @@ def test_every_kind(kind):
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert (body["error"]["message"], body["error"]["param"], headers) == ("Why.", "x", {})
-    sdk = openai.OpenAI(api_key="x")
-    import httpx
-
     response = httpx.Response(status, json=body, request=httpx.Request("POST", "http://x"))
-    made = sdk._make_status_error_from_response(response)
+    made = openai.OpenAI(api_key="x")._make_status_error_from_response(response)
     assert type(made) is CLASSES.get(status, openai.APIStatusError)
     assert (made.code, made.param) == (body["error"]["code"], "x")
 

@@ -71,13 +71,9 @@ class ChatEncoder:
                 return self._delta(answer, b'"content":' + encode(text), self._logprobs(answer))
             case CallArguments(answer, text):
                 return self._delta(answer, self._arguments(answer, text))
-            case Reasoning(answer, text):
+            case Reasoning(answer, text) if self._reasoning:
                 told = encode(text)
-                return (
-                    self._delta(answer, b",".join([name + told for name in self._reasoning]))
-                    if self._reasoning
-                    else b""
-                )
+                return self._delta(answer, b",".join([name + told for name in self._reasoning]))
             case Scores(answer, tokens):
                 if self._token_bytes:
                     self._scores[answer] += tokens

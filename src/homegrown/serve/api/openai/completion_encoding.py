@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from homegrown.serve.api.openai.chunks import Frame, encode
 from homegrown.serve.api.openai.head import Head
-from homegrown.serve.api.openai.logprobs import CompletionLogprobs, TokenBytes
+from homegrown.serve.api.openai.logprobs import CompletionLogprobs
 from homegrown.serve.api.openai.usage import Tally
 from homegrown.serve.collect import Answer
 from homegrown.serve.errors import ApiError
 from homegrown.serve.events import Ended, Event, Failed, Scored, Scores, Text
 
+Logprobs: TypeAlias = Callable[[], CompletionLogprobs]
 FINISH = {"stop": "stop", "length": "length", "calls": "stop"}
 
 
-def encode_answers(
-    head: Head, answers: Sequence[Answer], *, made: int, shown: int, token_bytes: TokenBytes | None
-) -> bytes:
+def encode_answers(head: Head, answers: Sequence[Answer], *, made: int, shown: int, logprobs: Logprobs | None) -> bytes:
     """The response.
 
     Args:
         head: constant fields.
         answers: of all prompts, in order.
         made, shown: how many a prompt were made, and how many of them, the likeliest, are shown.
-        token_bytes: show log probabilities; the bytes of a token.
+        logprobs: show log probabilities, made by this for each answer.
     """
     tally = Tally(made)
     choices: list[dict[str, Any]] = []
@@ -39,7 +38,7 @@ def encode_answers(
                 {
                     "index": len(choices),
                     "text": answer.text,
-                    "logprobs": CompletionLogprobs(token_bytes).take(scores) if token_bytes else None,
+                    "logprobs": logprobs().take(scores) if logprobs else None,
                     "finish_reason": FINISH[answer.reason],
                 }
             )
@@ -62,14 +61,14 @@ class CompletionEncoder:
     Args:
         head: constant fields.
         usage: end with the usage.
-        token_bytes: show log probabilities; the bytes of a token.
+        logprobs: show log probabilities, made by this for each answer.
         answers: how many there will be of each prompt.
     """
 
-    def __init__(self, head: Head, *, usage: bool, token_bytes: TokenBytes | None, answers: int) -> None:
-        self._frame, self._tally, self._token_bytes = Frame(head, usage), Tally(answers), token_bytes
+    def __init__(self, head: Head, *, usage: bool, logprobs: Logprobs | None, answers: int) -> None:
+        self._frame, self._tally, self._logprobs = Frame(head, usage), Tally(answers), logprobs
         self._scores: dict[int, list[Scored]] = defaultdict(list)  # come before their text
-        self._logprobs: dict[int, CompletionLogprobs] = {}
+        self._shown: dict[int, CompletionLogprobs] = {}
 
     def chunk(self, event: Event) -> bytes:
         """See `Encoder`."""
@@ -77,7 +76,7 @@ class CompletionEncoder:
             case Text(answer, text):
                 return self._choice(answer, text)
             case Scores(answer, tokens):
-                if self._token_bytes:
+                if self._logprobs:
                     self._scores[answer] += tokens
             case Ended(answer, reason, _, usage, reasoning_tokens):
                 self._tally.add(answer, usage, reasoning_tokens)
@@ -97,8 +96,8 @@ class CompletionEncoder:
     def _taken(self, answer: int) -> bytes:
         """Log probabilities that have come since the last text."""
         tokens = self._scores.pop(answer, None)
-        if not tokens or self._token_bytes is None:
+        if not tokens or self._logprobs is None:
             return b"null"
-        if answer not in self._logprobs:
-            self._logprobs[answer] = CompletionLogprobs(self._token_bytes)
-        return encode(self._logprobs[answer].take(tokens))
+        if answer not in self._shown:
+            self._shown[answer] = self._logprobs()
+        return encode(self._shown[answer].take(tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -15,6 +15,8 @@ from homegrown.serve.api.openai.completion_encoding import CompletionEncoder, en
 from homegrown.serve.api.openai.fields import Fields, options
 from homegrown.serve.api.openai.formats import read_format
 from homegrown.serve.api.openai.head import Head, fingerprint
+from homegrown.serve.api.openai.logprobs import CompletionLogprobs
+from homegrown.serve.api.openai.scoring import only_prompts
 from homegrown.serve.collect import collect
 from homegrown.serve.conversation import Completion
 from homegrown.serve.errors import ApiError
@@ -42,6 +44,11 @@ class CompletionBody(Fields, kw_only=True):
         """How many answers are made of each prompt, of which the best are shown."""
         return self.answers if self.best_of is None else self.best_of
 
+    @property
+    def only_prompt(self) -> bool:
+        """Whether nothing is to be made, but the prompt to be given back."""
+        return self.max_tokens == 0 and bool(self.echo)
+
 
 class Completions:
     """The route.
@@ -63,14 +70,24 @@ class Completions:
         if given.model is not None:
             service.card.check(given.model)
         prepared = [await service.prepare_completion(one) for one in completions(request, given, service)]
+        events = service.events(*prepared)
+        if given.only_prompt:
+            events = only_prompts(events, [one.reading.echo for one in prepared], given.candidates)
         head = Head.new("cmpl", "text_completion", given.model or service.card.id, self._fingerprint)
-        token_bytes = None if given.logprobs is None else service.token_bytes
+        logprobs = None if given.logprobs is None else self._logprobs(given)
         if given.stream:
-            encoder = CompletionEncoder(head, usage=given.wants_usage, token_bytes=token_bytes, answers=given.answers)
-            return stream(chunks(service.events(*prepared), encoder), on_error=errors.event)
-        answers = await unless_gone(request, collect(service.events(*prepared)))
-        encoded = encode_answers(head, answers, made=given.candidates, shown=given.answers, token_bytes=token_bytes)
+            encoder = CompletionEncoder(head, usage=given.wants_usage, logprobs=logprobs, answers=given.answers)
+            return stream(chunks(events, encoder), on_error=errors.event)
+        answers = await unless_gone(request, collect(events))
+        encoded = encode_answers(head, answers, made=given.candidates, shown=given.answers, logprobs=logprobs)
         return Response(encoded, media_type="application/json")
+
+    def _logprobs(self, given: CompletionBody) -> Callable[[], CompletionLogprobs]:
+        """Makes the log probabilities of an answer."""
+        service = self._service
+        begins = given.echo and _is_text(given.prompt)  # a token that is not in the text is put before it
+        before = len(service.detokenize([service.tokenizer.bos_id])) if begins else 0
+        return lambda: CompletionLogprobs(service.token_bytes, before)
 
 
 def completions(request: Request, given: CompletionBody, service: Service) -> list[Completion]:
@@ -91,7 +108,7 @@ def completions(request: Request, given: CompletionBody, service: Service) -> li
         request,
         given,
         service,
-        MAX_TOKENS if given.max_tokens is None else given.max_tokens,
+        1 if given.only_prompt else MAX_TOKENS if given.max_tokens is None else given.max_tokens,
         logprobs=max(asked, 0) if ranked else asked,
         prompt_logprobs=asked if given.echo else -1,
     )
@@ -101,6 +118,10 @@ def completions(request: Request, given: CompletionBody, service: Service) -> li
         Completion(prompt=prompt, options=made, format=wanted, echo=bool(given.echo))
         for prompt in _prompts(given.prompt)
     ]
+
+
+def _is_text(given: str | Sequence[str | int | list[int]]) -> bool:
+    return isinstance(given, str) or (len(given) > 0 and isinstance(given[0], str))
 
 
 def _prompts(given: str | Sequence[str | int | list[int]]) -> list[str | list[int]]:

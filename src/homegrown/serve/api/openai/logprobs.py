@@ -36,11 +36,12 @@ class CompletionLogprobs:
 
     Args:
         token_bytes: the bytes of a token.
+        before: characters of tokens before the text, which are scored but not part of it.
     """
 
-    def __init__(self, token_bytes: TokenBytes) -> None:
+    def __init__(self, token_bytes: TokenBytes, before: int = 0) -> None:
         self._token_bytes = token_bytes
-        self._offset = 0
+        self._offset = -before
 
     def take(self, tokens: Sequence[Scored]) -> dict[str, Any]:
         """The lists for the next tokens of the text, the prompt's among them if it is part of it.
@@ -53,7 +54,7 @@ class CompletionLogprobs:
             result["tokens"].append(_name(scored.bytes))
             result["token_logprobs"].append(None if score is None else max(score.logprob, UNLIKELY))
             result["top_logprobs"].append(None if score is None else self._top(scored.bytes, score))
-            result["text_offset"].append(self._offset)
+            result["text_offset"].append(max(self._offset, 0))
             self._offset += sum(byte & 0xC0 != 0x80 for byte in scored.bytes)  # characters begin with other bytes
         return result
 
