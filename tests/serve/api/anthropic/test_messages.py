@@ -188,6 +188,12 @@ def test_limits():
     assert int(message.split()[4]) > count
 
 
+def test_a_prompt_too_long_to_be_counted():
+    with messages_client(build(says("x"))) as sdk, pytest.raises(anthropic.BadRequestError) as caught:
+        create(sdk, messages=[{"role": "user", "content": "word " * 100_000}])
+    assert caught.value.body["error"]["message"].startswith("prompt is too long: ")
+
+
 def test_structured_output_and_forced_tools_reach_the_service():
     backend = says("{}")
     schema = {"type": "object", "properties": {}, "additionalProperties": False}

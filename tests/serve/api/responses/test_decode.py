@@ -160,6 +160,8 @@ def test_effort(effort, expected):
 def test_formats():
     given = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
     assert decoded(text={"format": given, "verbosity": "low"}).format.schema == {"type": "object"}
+    assert decoded(text={"format": given}).format.strict
+    assert not decoded(text={"format": {**given, "strict": None}}).format.strict
     assert decoded(text={"format": {"type": "json_object"}}).format.kind == "json"
     assert decoded(text={"format": {"type": "text"}}).format.kind == "text"
 

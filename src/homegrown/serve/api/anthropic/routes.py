@@ -91,9 +91,15 @@ class Messages:
             if error.kind != "context_length":
                 raise
             # Agents recognise these words and compact the conversation.
-            tokens, most = await self._service.count(asked_for), self._service.card.context_length - 1
-            message = f"prompt is too long: {tokens} tokens > {most} maximum"
+            message = f"prompt is too long: {await self._how_long(asked_for, error)}"
             raise ApiError(error.kind, message, param="messages") from None
+
+    async def _how_long(self, asked_for: Conversation, error: ApiError) -> str:
+        try:
+            tokens = await self._service.count(asked_for)
+        except ApiError:  # so long that nobody counts
+            return error.message
+        return f"{tokens} tokens > {self._service.card.context_length - 1} maximum"
 
     async def _whole(self, prepared: Prepared, encoder: Encoder) -> dict[str, object]:
         fold = Fold()

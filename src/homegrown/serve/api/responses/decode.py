@@ -64,7 +64,7 @@ def _format(given: schema.TextFormat | None) -> Format:
     if given.schema is None:
         message = "`text.format.schema` is missing: a format of type 'json_schema' must have one."
         raise ApiError("invalid", message, param="text.format.schema")
-    return Format(kind="schema", schema=given.schema)
+    return Format(kind="schema", schema=given.schema, strict=bool(given.strict))
 
 
 def _refuse_unknown_places(body: schema.CountInput) -> None:
