@@ -15,6 +15,8 @@ from homegrown.tokenizer import Tokenizer, TokenizerError
 TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 RESERVED = frozenset({"messages", "tools", "documents", "template", "self", "add_generation_prompt", *TOKENS})
 """Template variables that are not the client's to set."""
+CHARACTERS = 16
+"""A prompt may have so many a token of context. Text has 3 to 5; to encode one takes some 100 bytes of memory."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,8 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer, context: int, vocab_size: int, thinking: bool) -> None:
         self._tokenizer, self._vocab_size, self._thinking = tokenizer, vocab_size, thinking
         self._segments = Segments(tokenizer)
-        longest = max(len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size))
-        self.max_characters = context * longest
-        """No longer text has few enough tokens."""
+        self.max_characters = context * CHARACTERS
+        """No longer text is encoded."""
 
     def chat(self, conversation: Conversation) -> Prompt:
         """A conversation up to where the assistant is to speak.
@@ -126,7 +127,7 @@ class Renderer:
 
     def _check_length(self, text: str, field: str) -> None:
         if len(text) > self.max_characters:
-            message = f"The prompt has {len(text)} characters, which no number of tokens that the model can read holds."
+            message = f"The prompt has {len(text)} characters; at most {self.max_characters} are taken."
             raise ApiError("context_length", message, param=field)
 
 
