@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import torch
-from homegrown.serve.service import Service
 from openai import OpenAI
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
@@ -22,6 +21,7 @@ from homegrown.serve.backend import Backend
 from homegrown.serve.card import ModelCard
 from homegrown.serve.errors import ApiError
 from homegrown.serve.messages import Output, Request, Stats, TokenScore, Usage
+from homegrown.serve.service import Service
 
 from ...running import running
 from ...scripted import ScriptedBackend

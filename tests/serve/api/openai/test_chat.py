@@ -174,6 +174,9 @@ def test_log_probabilities():
     assert bytes(byte for token in whole for byte in token.bytes).decode() == "Hello é!"
     assert all(token.logprob == -0.5 and token.top_logprobs[0].token == token.token for token in whole)
     parts = [chunk.choices[0].logprobs for chunk in chunks]
+    for chunk, part in zip(chunks[1:], parts[1:], strict=True):
+        data = bytes(byte for token in part.content for byte in token.bytes) if part else b""
+        assert data.decode() == (chunk.choices[0].delta.content or "")
     assert [token for part in parts if part for token in part.content] == whole
 
 

@@ -58,7 +58,7 @@ def _of_response_format(given: ResponseFormat | None) -> Format | None:
     if given.json_schema is None or given.json_schema.schema is None:
         where = "response_format.json_schema.schema"
         raise ApiError("invalid", f"Field `{where}`: a format of type json_schema needs one.", param=where)
-    return Format(kind="schema", schema=given.json_schema.schema)
+    return Format(kind="schema", schema=given.json_schema.schema, strict=bool(given.json_schema.strict))
 
 
 def _of_structured_outputs(given: StructuredOutputs | None) -> Format | None:
