@@ -18,7 +18,9 @@ from .tiny import tiny_tokenizer
 TOKENIZER = tiny_tokenizer()
 RENDERER = Renderer(TOKENIZER, 100_000, 304, thinking=True)
 OPTIONS = Options(sampling=Sampling(max_tokens=1))
-PLAIN = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n <>/_"), max_size=20)
+PLAIN = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\n <>/_"), max_size=20).filter(
+    lambda text: not any(token in text for token in SPECIAL_TOKENS)
+)
 HOSTILE = st.lists(st.sampled_from([*SPECIAL_TOKENS, "<", "</longcat_", "user>", "<longcat_", "x", "\n"]) | PLAIN)
 
 

@@ -8,6 +8,9 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from homegrown.generate import SamplingConfig, complete, generate
 from homegrown.serve.card import ModelCard
@@ -17,6 +20,7 @@ from homegrown.serve.errors import ApiError
 from homegrown.serve.events import Begun, CallArguments, Compute, Ended, Failed, Scores, Text
 from homegrown.serve.messages import Output, Request, TokenScore, Usage
 from homegrown.serve.service import Service
+from homegrown.tokenizer import MARKUP_TOKENS
 
 from .scripted import ScriptedBackend
 from .tiny import tiny_config, tiny_model, tiny_tokenizer
@@ -29,6 +33,7 @@ CALL = (
 )
 ANSWER = f"hm é\n</longcat_think>\nI look: é\n{CALL}<longcat_tool_call>ls\n</longcat_tool_call>\n</longcat_s>"
 EOS = TOKENIZER.eos_id
+MARKUP = [TOKENIZER.token_id(token) for token in MARKUP_TOKENS]
 
 
 def service(script: Any = (), **options: Any) -> Service:
@@ -82,6 +87,20 @@ def test_a_chat_with_thinking_and_calls(at_a_time):
     whole, thought = TOKENIZER.encode(ANSWER), TOKENIZER.encode("hm é\n</longcat_think>")
     assert (answer.reason, answer.stop, answer.reasoning_tokens) == ("calls", None, len(thought))
     assert (answer.usage.completion_tokens, answer.usage.cached_tokens) == (len(whole), 5)
+
+
+@settings(max_examples=60, deadline=None)
+@drawn(st.lists(st.integers(0, TOKENIZER.vocab_size - 1) | st.sampled_from(MARKUP), max_size=40), st.integers(1, 9))
+def test_any_tokens_in_any_outputs_give_the_same_answer(tokens, at_a_time):
+    def made(size: int) -> Answer:
+        given = service(tokens, at_a_time=size)
+        (answer,) = answers(given, asked(given, tools=TOOLS, stop=("e", "(x"), seed=0))
+        answer.usage.decode_s = 0.0
+        for part in answer.parts:
+            part.pieces = [part.text]
+        return answer
+
+    assert made(at_a_time) == made(1) == made(1000)
 
 
 def test_the_order_of_events():
