@@ -29,6 +29,13 @@ BAD = [
 ]  # fmt: skip
 
 
+def nested(depth: int) -> dict[str, object]:
+    schema: dict[str, object] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
 def options(fields: dict[str, object], **more: object) -> Options:
     return Options(sampling=Sampling(**{"max_tokens": 8, **fields}), **more)  # type: ignore[arg-type]
 
@@ -84,6 +91,7 @@ def test_bad_tools(tools, choice, param):
     [
         Format(kind="schema"),
         Format(kind="schema", schema={"description": "x" * 600_000}),
+        Format(kind="schema", schema=nested(100_000)),
         Format(kind="regex"),
         Format(kind="lark", pattern="x" * 200_000),
     ],

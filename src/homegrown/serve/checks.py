@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from homegrown.serve.conversation import Format, Options, Tool, ToolChoice
 from homegrown.serve.errors import ApiError
@@ -107,7 +108,7 @@ def check_format(wanted: Format) -> None:
         ApiError: `invalid`, with the field.
     """
     if wanted.kind == "schema":
-        length = len(json.dumps(wanted.schema)) if wanted.schema is not None else 0
+        length = _length(wanted.schema)
         _require(length > 0, "response_format", "json_schema", "has no schema")
         what = f"a schema of {length} characters"
         _require(length <= MAX_SCHEMA_CHARACTERS, "response_format", what, f"at most {MAX_SCHEMA_CHARACTERS}")
@@ -115,6 +116,16 @@ def check_format(wanted: Format) -> None:
         length = len(wanted.pattern)
         what = f"a {wanted.kind} pattern of {length} characters"
         _require(0 < length <= MAX_PATTERN_CHARACTERS, "response_format", what, f"1 to {MAX_PATTERN_CHARACTERS}")
+
+
+def _length(schema: Mapping[str, Any] | None) -> int:
+    """Characters of a schema as JSON; 0 if there is none."""
+    try:
+        return len(json.dumps(schema)) if schema is not None else 0
+    except RecursionError:
+        raise ApiError(
+            "invalid", "response_format: the schema is nested too deeply.", param="response_format"
+        ) from None
 
 
 def _check_biases(biases: dict[int, float], vocab_size: int) -> None:

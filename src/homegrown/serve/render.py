@@ -11,6 +11,7 @@ from homegrown.serve.errors import ApiError
 from homegrown.serve.parse.tags import THINK
 from homegrown.serve.segments import Disguise, Segments
 from homegrown.tokenizer import Tokenizer, TokenizerError
+from homegrown.tokenizer.chat import with_decoded_arguments
 
 TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 RESERVED = frozenset({"messages", "tools", "documents", "template", "self", "add_generation_prompt", *TOKENS})
@@ -108,8 +109,10 @@ class Renderer:
             raise ApiError("invalid", f"{field} holds token id {foreign}; the model's ids are {ids}.", param=field)
 
     def _render(self, conversation: Conversation, disguise: Disguise) -> str:
+        # Decoded first: an escape in JSON text might otherwise bring forth what is to be hidden.
+        messages = [with_decoded_arguments(message, index) for index, message in enumerate(conversation.messages)]
         return self._tokenizer.render_chat(
-            disguise.hide(conversation.messages),
+            disguise.hide(messages),
             tools=disguise.hide([_declaration(tool) for tool in conversation.tools]) or None,
             **disguise.hide(self._switches(conversation)),
         )
