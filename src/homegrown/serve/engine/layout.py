@@ -13,8 +13,9 @@ from homegrown.serve.engine.buffers import PageBuffers
 from homegrown.serve.engine.part import Part
 from homegrown.serve.engine.stretch import Stretch
 
-SLACK = 4096
-"""Padding of so many keys costs less than another group."""
+PADDING, SLACK = 0.25, 4096
+"""A group's padding may add this share of its keys, and so many keys in any case: that costs less than another group.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _by_length(stretches: Sequence[Stretch], members: Sequence[int], page_size: 
     widest = real = 0
     for number in sorted(members, key=lambda number: -stretches[number].stop):
         keys = -(-stretches[number].stop // page_size) * page_size
-        if not groups or widest * (len(groups[-1]) + 1) > 2 * (real + keys) + SLACK:
+        if not groups or widest * (len(groups[-1]) + 1) > (1 + PADDING) * (real + keys) + SLACK:
             groups.append([])
             widest, real = keys, 0
         groups[-1].append(number)
