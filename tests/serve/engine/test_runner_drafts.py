@@ -38,7 +38,7 @@ def drafts_of_generate(
     return text, [drafts for drafts in made if drafts]
 
 
-@pytest.mark.parametrize(("dtype", "invariant"), [(torch.float64, False), (torch.float64, True), (torch.float32, True)])
+@pytest.mark.parametrize(("dtype", "invariant"), [(torch.float64, False), (torch.float32, True)])
 @pytest.mark.parametrize("name", DRAFTING)
 def test_drafts_are_those_of_generate(
     name: str, dtype: torch.dtype, invariant: bool, monkeypatch: pytest.MonkeyPatch
@@ -47,7 +47,7 @@ def test_drafts_are_those_of_generate(
     config = CONFIGS[name]
     model = talker(config, seed=7, noise=4.0, dtype=dtype)
     chosen = [*prompts(config, 3, seed=9), [9], [8, 7]]
-    limits = [len(prompt) + 17 - 2 * number for number, prompt in enumerate(chosen)]
+    limits = [len(prompt) + 15 - 2 * number for number, prompt in enumerate(chosen)]
     texts = [Text(list(prompt)) for prompt in chosen]
     hands = Hands(model, invariant=invariant, pages=200)
     made = hands.speculate(texts, limits, config.mtp.steps, CHUNK)
