@@ -87,6 +87,11 @@ COMMANDS: Commands = {
         Command("generate", "homegrown.cli.generate", "let a model continue a text, as it comes"),
         Command("chat", "homegrown.cli.chat", "talk with a model in the terminal"),
         Command(
+            "serve",
+            "homegrown.cli.serve",
+            "serve a model over the OpenAI and Anthropic APIs, with a chat page",
+        ),
+        Command(
             "export",
             "homegrown.cli.export",
             "write a Hugging Face directory in a published layout, dtype and file size",

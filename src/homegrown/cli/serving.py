@@ -1,0 +1,145 @@
+"""What `homegrown serve` does once its arguments are understood."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from homegrown.cli.common import console, parse
+
+if TYPE_CHECKING:
+    from homegrown.cli.serve import Serve
+    from homegrown.serve.http.clients import Keys
+    from homegrown.serve.http.model import Model
+    from homegrown.serve.worker.process import ProcessBackend
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """Make an API key: it goes to stdout once, as an entry for the file of `homegrown serve --keys`, which has only its
+    digest, and a comment with the key itself for whoever will use it."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """The key's name, in logs, usage records and metrics."""
+
+
+@dataclass(frozen=True)
+class ShowUsage:
+    """Show what each key used of each model, day by day (UTC), from the records of `homegrown serve --state`."""
+
+    state: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STATE")]
+    """The directory of --state. The server may be running."""
+    name: str = ""
+    """Only this key."""
+    since: str = ""
+    """Only from this day on, as YYYY-MM-DD."""
+
+
+async def serve(args: Serve, keys: Keys) -> int:
+    """Serve until told to end.
+
+    Raises:
+        UserError: something is not as it should be: the directory, a flag, the port, the engine's start.
+    """
+    from homegrown.cli.serve import launch_of, options_of
+    from homegrown.serve.http.app import build_app
+    from homegrown.serve.http.logs import set_up
+    from homegrown.serve.http.metered import MeteredBackend
+    from homegrown.serve.http.model import Naming, describe
+    from homegrown.serve.http.server import bind, make_server
+    from homegrown.serve.service import Service
+    from homegrown.serve.worker.process import ProcessBackend
+
+    naming, address = args.naming, args.address
+    sock = bind(address.host, address.port)
+    model = describe(
+        args.model,
+        Naming(
+            id=naming.model_id, aliases=naming.alias, longest=naming.max_model_len,
+            longest_answer=naming.max_output, thinking=naming.thinking == "on",
+        ),
+        args.engine.dtype,
+    )  # fmt: skip
+    set_up(args.records.log)
+    backend = ProcessBackend(launch_of(args, model), lambda loading: _say(f"{loading.seconds:6.1f} s  {loading.stage}"))
+    service = Service(MeteredBackend(backend), model.tokenizer, model.config, model.card, model.defaults)
+    front = build_app(service, options_of(args, model), keys)
+    scheme, port = "https" if address.tls_cert else "http", sock.getsockname()[1]
+    url = f"{scheme}://{f'[{address.host}]' if ':' in address.host else address.host}:{port}"
+
+    def ready() -> None:
+        if backend.ready is not None and backend.ready.longest < service.card.context_length:
+            longest = backend.ready.longest
+            _say(f"the key cache holds {longest} tokens: no request can be longer (--pages-memory makes it larger)")
+            answer = min(service.card.max_output, longest)
+            service.card = replace(service.card, context_length=longest, max_output=answer)
+        console.print(table(args, model, backend, url, len(keys)))
+        _say(example(url, model.card.id, bool(keys)))
+
+    front.on_ready = ready
+    server = make_server(front, tls_cert=address.tls_cert, tls_key=address.tls_key)
+    await server.run_until_told(sock)
+    return 0
+
+
+def table(args: Serve, model: Model, backend: ProcessBackend, url: str, keys: int) -> Table:
+    """What was chosen."""
+    engine, ready = args.engine, backend.ready
+    steps = model.config.mtp.steps if model.config.mtp.layers and engine.speculate else 0
+    rows = {
+        "model": f"{', '.join(model.card.ids)} ({args.model})",
+        "weights": f"{engine.dtype if engine.dtype != 'stored' else model.stored or 'as stored'} on {engine.device}",
+        "context": f"{min(model.card.context_length, ready.longest if ready else sys.maxsize):,} tokens",
+        "key cache": f"{ready.pages:,} pages of {ready.page_size} tokens" if ready else "",
+        "speculation": f"{steps} tokens at a time" if steps else "off",
+        "invariant": "on" if engine.invariant else "off",
+        "thinking": args.naming.thinking,
+        "keys": str(keys) if keys else "none: everybody who can reach it may come",
+        "records": str(args.records.state or "none (--state DIR keeps usage, files and batches)"),
+        "url": url,
+    }
+    shown = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        shown.add_row(f"[dim]{name}[/dim]", escape(value))
+    return shown
+
+
+def example(url: str, model: str, key: bool) -> str:
+    """A first request."""
+    header = " -H 'Authorization: Bearer KEY'" if key else ""
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return f"\ncurl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d '{body}'\n"
+
+
+def key(argv: list[str]) -> int:
+    """Make a key."""
+    from homegrown.serve.http.clients import entry, new_key
+
+    name, made = parse(NewKey, argv, "serve key").name, new_key()
+    print(f"# the key of {name!r}, which is kept nowhere else: {made}\n{entry(name, made)}", end="")
+    return 0
+
+
+def usage(argv: list[str]) -> int:
+    """Show usage."""
+    from homegrown.serve.http.usage import read_days
+
+    args = parse(ShowUsage, argv, "serve usage")
+    shown = Table("day", "key", "model", box=None, pad_edge=False)
+    for column in ("answers", "prompt", "of it cached", "completion"):
+        shown.add_column(column, justify="right")
+    for day in read_days(args.state / "usage.db", name=args.name, since=args.since):
+        numbers = (day.answers, day.prompt, day.cached, day.completion)
+        shown.add_row(day.day, escape(day.name), escape(day.model), *(f"{number:,}" for number in numbers))
+    console.print(shown)
+    return 0
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
