@@ -15,7 +15,6 @@ from homegrown.config import UsageError
 
 if TYPE_CHECKING:  # what serves is imported once the arguments are known to be right: help and mistakes come at once
     from homegrown.serve.http.clients import Keys
-    from homegrown.serve.http.model import Model
     from homegrown.serve.http.options import Options
     from homegrown.serve.worker.protocol import Launch
 
@@ -196,7 +195,7 @@ def keys_of(args: Serve) -> Keys:
     return Keys(clients)
 
 
-def launch_of(args: Serve, model: Model) -> Launch:
+def launch_of(args: Serve) -> Launch:
     """What the engine's process is told."""
     from homegrown.hub import parse_size
     from homegrown.serve.engine.options import EngineOptions
@@ -208,20 +207,19 @@ def launch_of(args: Serve, model: Model) -> Launch:
         max_running=engine.max_running, chunk=engine.chunk, step_ms=engine.step_ms,
         speculate=-1 if engine.speculate else 0, invariant=engine.invariant, prefix_cache=engine.prefix_cache,
     )  # fmt: skip
-    options.check(model.config)
     return Launch(
         directory=str(args.model), device=engine.device, dtype=engine.dtype, threads=engine.threads, options=options
     )
 
 
-def options_of(args: Serve, model: Model) -> Options:
+def options_of(args: Serve, model: str) -> Options:
     """What the HTTP side is told."""
     from homegrown.hub import parse_size
     from homegrown.serve.http.options import Options
 
     load, records, state = args.load, args.records, args.records.state
     return Options(
-        model=model.card.id, max_body=parse_size(load.max_body), max_waiting=load.max_waiting, max_ttft=load.max_ttft,
+        model=model, max_body=parse_size(load.max_body), max_waiting=load.max_waiting, max_ttft=load.max_ttft,
         drain_s=load.drain_s, log=records.log, log_prompts=records.log_prompts, open_metrics=args.access.open_metrics,
         usage=state / "usage.db" if state else None, files=state, otlp=records.otlp,
         secret=os.environ.get(SECRET, ""), replica=records.replica,

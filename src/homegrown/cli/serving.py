@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +14,10 @@ from homegrown.cli.common import console, parse
 
 if TYPE_CHECKING:
     from homegrown.cli.serve import Serve
+    from homegrown.serve.card import ModelCard
     from homegrown.serve.http.clients import Keys
-    from homegrown.serve.http.model import Model
-    from homegrown.serve.worker.process import ProcessBackend
+    from homegrown.serve.http.model import Model, Naming
+    from homegrown.serve.worker.protocol import Ready
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,26 @@ async def serve(args: Serve, keys: Keys) -> int:
     from homegrown.serve.http.app import build_app
     from homegrown.serve.http.logs import set_up
     from homegrown.serve.http.metered import MeteredBackend
-    from homegrown.serve.http.model import Naming, describe
+    from homegrown.serve.http.model import capacity, card, describe, sampling
     from homegrown.serve.http.server import bind, make_server
     from homegrown.serve.service import Service
     from homegrown.serve.worker.process import ProcessBackend
 
-    naming, address = args.naming, args.address
+    address, launch = args.address, launch_of(args)
     sock = bind(address.host, address.port)
-    model = describe(
-        args.model,
-        Naming(
-            id=naming.model_id, aliases=naming.alias, longest=naming.max_model_len,
-            longest_answer=naming.max_output, thinking=naming.thinking == "on",
-        ),
-        args.engine.dtype,
-    )  # fmt: skip
+    model = describe(args.model, args.engine.dtype)
+    shown = card(model, _naming(args), capacity(model, launch.options))
     set_up(args.records.log)
-    backend = ProcessBackend(launch_of(args, model), lambda loading: _say(f"{loading.seconds:6.1f} s  {loading.stage}"))
-    service = Service(MeteredBackend(backend), model.tokenizer, model.config, model.card, model.defaults)
-    front = build_app(service, options_of(args, model), keys)
+    backend = ProcessBackend(launch, lambda loading: _say(f"{loading.seconds:6.1f} s  {loading.stage}"))
+    defaults = sampling(model.generation, shown.max_output)
+    service = Service(MeteredBackend(backend), model.tokenizer, model.config, shown, defaults)
+    front = build_app(service, options_of(args, shown.id), keys)
     scheme, port = "https" if address.tls_cert else "http", sock.getsockname()[1]
     url = f"{scheme}://{f'[{address.host}]' if ':' in address.host else address.host}:{port}"
 
     def ready() -> None:
-        if backend.ready is not None and backend.ready.longest < service.card.context_length:
-            longest = backend.ready.longest
-            _say(f"the key cache holds {longest} tokens: no request can be longer (--pages-memory makes it larger)")
-            answer = min(service.card.max_output, longest)
-            service.card = replace(service.card, context_length=longest, max_output=answer)
-        console.print(table(args, model, backend, url, len(keys)))
-        _say(example(url, model.card.id, bool(keys)))
+        console.print(table(args, model, shown, backend.ready, url, len(keys)))
+        _say(example(url, shown.id, bool(keys)))
 
     front.on_ready = ready
     server = make_server(front, tls_cert=address.tls_cert, tls_key=address.tls_key)
@@ -88,14 +78,14 @@ async def serve(args: Serve, keys: Keys) -> int:
     return 0
 
 
-def table(args: Serve, model: Model, backend: ProcessBackend, url: str, keys: int) -> Table:
+def table(args: Serve, model: Model, card: ModelCard, ready: Ready | None, url: str, keys: int) -> Table:
     """What was chosen."""
-    engine, ready = args.engine, backend.ready
+    engine = args.engine
     steps = model.config.mtp.steps if model.config.mtp.layers and engine.speculate else 0
     rows = {
-        "model": f"{', '.join(model.card.ids)} ({args.model})",
-        "weights": f"{engine.dtype if engine.dtype != 'stored' else model.stored or 'as stored'} on {engine.device}",
-        "context": f"{min(model.card.context_length, ready.longest if ready else sys.maxsize):,} tokens",
+        "model": f"{', '.join(card.ids)} ({model.folder})",
+        "weights": f"{card.quantization or model.dtype} on disk or in memory, computed in {model.dtype}",
+        "context": f"{card.context_length:,} tokens, of them at most {card.max_output:,} of an answer",
         "key cache": f"{ready.pages:,} pages of {ready.page_size} tokens" if ready else "",
         "speculation": f"{steps} tokens at a time" if steps else "off",
         "invariant": "on" if engine.invariant else "off",
@@ -108,6 +98,16 @@ def table(args: Serve, model: Model, backend: ProcessBackend, url: str, keys: in
     for name, value in rows.items():
         shown.add_row(f"[dim]{name}[/dim]", escape(value))
     return shown
+
+
+def _naming(args: Serve) -> Naming:
+    from homegrown.serve.http.model import Naming
+
+    given = args.naming
+    return Naming(
+        id=given.model_id, aliases=given.alias, longest=given.max_model_len, longest_answer=given.max_output,
+        thinking=given.thinking == "on",
+    )  # fmt: skip
 
 
 def example(url: str, model: str, key: bool) -> str:
