@@ -84,7 +84,7 @@ def table(args: Serve, model: Model, card: ModelCard, ready: Ready | None, url: 
     steps = model.config.mtp.steps if model.config.mtp.layers and engine.speculate else 0
     rows = {
         "model": f"{', '.join(card.ids)} ({model.folder})",
-        "weights": f"{card.quantization or model.dtype} on disk or in memory, computed in {model.dtype}",
+        "weights": str(model.dtype).removeprefix("torch."),
         "context": f"{card.context_length:,} tokens, of them at most {card.max_output:,} of an answer",
         "key cache": f"{ready.pages:,} pages of {ready.page_size} tokens" if ready else "",
         "speculation": f"{steps} tokens at a time" if steps else "off",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from starlette.routing import Route
@@ -41,16 +43,19 @@ class Desk:
         afford: raises `ApiError` if a client's budget is spent.
 
     Raises:
-        UserError: the directory holds something unreadable.
+        UserError: the directory holds something unreadable, or another server uses it.
     """
 
     def __init__(
         self, folder: Path, options: Options, ready: Callable[[], bool], afford: Callable[[Client], None]
     ) -> None:
-        self.files = Files(folder / "files", options.max_files)
         self._folder, self._options, self._ready, self._afford = folder / "batches", options, ready, afford
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
         self._batches = {batch.id: batch for batch in map(_read, sorted(self._folder.glob("*.json")))}
+        unfinished = [batch for batch in self._batches.values() if batch.status not in ENDED]
+        coming = {name for batch in unfinished for name in (batch.results, batch.failures)}
+        self.files = Files(folder / "files", options.max_files, keep=coming)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runner: Runner | None = None
 
@@ -73,6 +78,7 @@ class Desk:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._lock.close()
 
     def create(
         self, owner: Client, endpoint: str, file_id: str, window: str, metadata: dict[str, str] | None, lasts: int
@@ -104,7 +110,7 @@ class Desk:
     def of(self, tenant: str) -> list[Batch]:
         """A tenant's batches, newest first."""
         found = [batch for batch in self._batches.values() if batch.owner.tenant == tenant]
-        return sorted(found, key=lambda batch: (batch.created_at, batch.id), reverse=True)
+        return sorted(found, key=lambda batch: batch.created_at)[::-1]
 
     def get(self, tenant: str, batch_id: str) -> Batch:
         """A tenant's batch.
@@ -169,8 +175,7 @@ class Desk:
 
     def _finish(self, batch: Batch) -> None:
         """Make files of what there is, and say how it ended. May be done again."""
-        late = time.time() >= batch.expires_at and batch.completed + batch.failed < batch.total
-        ending: Status = "cancelled" if batch.cancelling_at else "expired" if late or batch.expired_at else "completed"
+        ending: Status = "cancelled" if batch.cancelling_at else "expired" if batch.expired_at else "completed"
         results, failures = self._parts(batch)
         batch.has_results = batch.has_results or _filled(results)
         batch.has_failures = batch.has_failures or _filled(failures)
@@ -199,6 +204,17 @@ class Desk:
 
     def _parts(self, batch: Batch) -> tuple[Path, Path]:
         return self._folder / f"{batch.id}.results", self._folder / f"{batch.id}.failures"
+
+
+def _lock(folder: Path) -> BinaryIO:
+    """Hold the directory as long as the file returned is open: two servers would do the same batches."""
+    file = (folder / "lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"{folder}: another server is using this directory; give each its own") from None
+    return file
 
 
 def _read(path: Path) -> Batch:

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,12 +51,19 @@ class Files:
         folder: made if it is not there.
         largest_total: bytes of all files together.
         clock: Unix seconds.
+        keep: ids of files that are still to be adopted, whose data may be here already.
 
     Raises:
         UserError: the directory holds something unreadable.
     """
 
-    def __init__(self, folder: Path, largest_total: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        largest_total: int,
+        clock: Callable[[], float] = time.time,
+        keep: Collection[str] = (),
+    ) -> None:
         self._folder, self._largest_total, self._clock = folder, largest_total, clock
         folder.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, File] = {}
@@ -67,7 +74,7 @@ class Files:
                 raise UserError(f"{path}: not the facts of a file: {error}; remove it") from None
             self._files[file.id] = file
         for path in folder.iterdir():
-            if path.name.endswith(".tmp") or (path.suffix == ".data" and path.stem not in self._files):
+            if path.name.endswith(".tmp") or (path.suffix == ".data" and path.stem not in {*self._files, *keep}):
                 path.unlink()  # its upload was cut off
 
     @property
@@ -110,7 +117,7 @@ class Files:
         """A tenant's files, oldest first."""
         self.sweep()
         found = [file for file in self._files.values() if file.tenant == tenant]
-        return sorted(found, key=lambda file: (file.created_at, file.id))
+        return sorted(found, key=lambda file: file.created_at)
 
     def get(self, tenant: str, file_id: str) -> File:
         """A tenant's file.

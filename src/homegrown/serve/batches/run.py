@@ -25,6 +25,7 @@ PRIORITY = -1_000_000
 
 TRIES = 3
 """Of a request whose failure is the server's."""
+_EXPIRED = "batch_expired"
 _PASSING = frozenset({429, 500, 503, 529})
 
 
@@ -59,9 +60,7 @@ class Runner:
             results, failures: get a line for each that was answered, and that was not; they may have some already.
             longest: bytes of a line.
         """
-        done = {**_mend(results), **_mend(failures)}
-        batch.completed = sum(done.values())
-        batch.failed = len(done) - batch.completed
+        done = _done(batch, results, failures)
         tasks: set[asyncio.Task[None]] = set()
         lines = remaining(source, longest, done)
         with results.open("ab") as answered, failures.open("ab") as failed:
@@ -125,12 +124,12 @@ def _late(batch: Batch) -> bool:
 
 def _expire(batch: Batch, source: Path, results: Path, failures: Path, longest: int) -> None:
     """Say of every request that was not answered that it came too late."""
-    done = {**_mend(results), **_mend(failures)}
-    error = {"code": "batch_expired", "message": "this request could not be answered before the batch expired"}
+    done = _done(batch, results, failures)
+    error = {"code": _EXPIRED, "message": "this request could not be answered before the batch expired"}
     with failures.open("ab") as file:
         for line in remaining(source, longest, done):
             file.write(_record(line.custom_id, error=error))
-            batch.failed += 1
+    _done(batch, results, failures)
 
 
 def _record(custom_id: str, response: Any = None, error: Any = None) -> bytes:
@@ -140,19 +139,27 @@ def _record(custom_id: str, response: Any = None, error: Any = None) -> bytes:
     return msgspec.json.encode(entry) + b"\n"
 
 
-def _mend(path: Path) -> dict[str, bool]:
-    """Cut off a line that was not written to its end; whether each line's request was answered, by its custom_id."""
-    if not path.exists():
-        return {}
-    found, end = {}, 0
-    with path.open("r+b") as file:
+def _done(batch: Batch, results: Path, failures: Path) -> set[str]:
+    """The custom_ids of requests that are over. Counts them, and notes whether the batch came too late for some."""
+    answered, failed = _mend(results), _mend(failures)
+    batch.completed, batch.failed = len(answered), len(failed)
+    if any(entry["error"] and entry["error"]["code"] == _EXPIRED for entry in failed):
+        batch.expired_at = batch.expired_at or int(time.time())
+    return {entry["custom_id"] for entry in (*answered, *failed)}
+
+
+def _mend(path: Path) -> list[dict[str, Any]]:
+    """What each line says, without the answers; a line that was not written to its end is cut off."""
+    found, end = [], 0
+    with path.open("a+b") as file:
+        file.seek(0)
         for text in file:
             if not text.endswith(b"\n"):
                 file.truncate(end)
                 break
             end += len(text)
             entry = msgspec.json.decode(text)
-            found[entry["custom_id"]] = entry["error"] is None and entry["response"]["status_code"] < 300
+            found.append({"custom_id": entry["custom_id"], "error": entry["error"]})
     return found
 
 

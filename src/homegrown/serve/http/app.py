@@ -7,7 +7,6 @@ that leave), `Gate` (limits of keys, room in the engine), the routes. They are p
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -39,7 +38,8 @@ from homegrown.serve.http.tracing import Trace, tracer
 from homegrown.serve.http.usage import UsageStore
 from homegrown.serve.service import Service
 
-logger = logging.getLogger("homegrown.serve")
+_PROBES = frozenset({"/health", "/ready", "/metrics", "/v1/load"})
+"""Asked again and again by machines; a log full of their success helps nobody."""
 
 
 class Front:
@@ -124,7 +124,7 @@ class Front:
         name = label(scope)
         self._metrics.answered(exchange, name)
         self._trace(exchange, scope, name)
-        if self.options.log != "off":
+        if self.options.log != "off" and not (name in _PROBES and exchange.status == 200):
             log_exchange(exchange)
 
     async def _load(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from copy import copy
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,6 +21,7 @@ class Answer:
     Attributes:
         request: as the engine got it.
         exchange: of the HTTP request it is for; None for work that nobody asked for over HTTP.
+        tokens: that came so far.
         usage: what it took; of one that was cut off, what was seen of it.
         finish: why it ended; None while it has not, or if the client left.
         began, first, last: `time.perf_counter()` when it was submitted, at its first token, and at the newest.
@@ -27,6 +29,7 @@ class Answer:
 
     request: Request
     exchange: Exchange | None
+    tokens: int = 0
     usage: Usage = field(default_factory=Usage)
     finish: Finish | None = None
     began: float = field(default_factory=time.perf_counter)
@@ -98,18 +101,16 @@ class MeteredBackend:
 
     def _note(self, answer: Answer, output: Output) -> None:
         now = time.perf_counter()
-        usage = answer.usage
+        answer.tokens += len(output.tokens)
         if output.usage is not None:
-            answer.usage = output.usage
-        else:
-            usage.completion_tokens += len(output.tokens)
+            answer.usage = copy(output.usage)
+        if output.finish is None:  # else the engine's last word is taken as it is
+            answer.usage.completion_tokens = answer.tokens
         answer.finish = output.finish
         if not output.tokens:
             return
         if answer.first is None:
             answer.first = answer.last = now
-            if output.usage is None:
-                usage.prompt_tokens = len(answer.request.prompt)
             for listener in self.listeners:
                 listener.begun(answer)
         else:
