@@ -100,6 +100,9 @@ class Access:
     """Take the keys of this TOML file, each with its limits; `homegrown serve key NAME` makes an entry."""
     open: bool = False
     """Take everybody, from wherever."""
+    cors: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="ORIGIN")] = ()
+    """Web pages of this origin, such as https://chat.example.org, may ask from a browser; `*` is every page. May be
+    given several times. The server's own page always may."""
     open_metrics: bool = False
     """/metrics and /v1/load ask for no key."""
 
@@ -212,7 +215,7 @@ def launch_of(args: Serve) -> Launch:
     )
 
 
-def options_of(args: Serve, model: str) -> Options:
+def options_of(args: Serve, model: str, keys: bool) -> Options:
     """What the HTTP side is told."""
     from homegrown.hub import parse_size
     from homegrown.serve.http.options import Options
@@ -222,5 +225,6 @@ def options_of(args: Serve, model: str) -> Options:
         model=model, max_body=parse_size(load.max_body), max_waiting=load.max_waiting, max_ttft=load.max_ttft,
         drain_s=load.drain_s, log=records.log, log_prompts=records.log_prompts, open_metrics=args.access.open_metrics,
         usage=state / "usage.db" if state else None, files=state, otlp=records.otlp,
-        secret=os.environ.get(SECRET, ""), replica=records.replica,
+        secret=os.environ.get(SECRET, ""), replica=records.replica, origins=args.access.cors,
+        local=not keys and not args.access.open,
     )  # fmt: skip

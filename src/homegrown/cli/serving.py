@@ -52,7 +52,7 @@ async def serve(args: Serve, keys: Keys) -> int:
     from homegrown.serve.http.logs import set_up
     from homegrown.serve.http.metered import MeteredBackend
     from homegrown.serve.http.model import capacity, card, describe, sampling
-    from homegrown.serve.http.server import bind, make_server
+    from homegrown.serve.http.server import allow_connections, bind, make_server
     from homegrown.serve.service import Service
     from homegrown.serve.worker.process import ProcessBackend
 
@@ -61,10 +61,11 @@ async def serve(args: Serve, keys: Keys) -> int:
     model = describe(args.model, args.engine.dtype)
     shown = card(model, _naming(args), capacity(model, launch.options))
     set_up(args.records.log)
+    allow_connections()
     backend = ProcessBackend(launch, lambda loading: _say(f"{loading.seconds:6.1f} s  {loading.stage}"))
     defaults = sampling(model.generation, shown.max_output)
     service = Service(MeteredBackend(backend), model.tokenizer, model.config, shown, defaults)
-    front = build_app(service, options_of(args, shown.id), keys)
+    front = build_app(service, options_of(args, shown.id, bool(keys)), keys)
     scheme, port = "https" if address.tls_cert else "http", sock.getsockname()[1]
     url = f"{scheme}://{f'[{address.host}]' if ':' in address.host else address.host}:{port}"
 

@@ -212,6 +212,31 @@ class TestBodies:
             assert server.ask("POST", "/v1/messages", CHAT)[0] == 200  # what was held has been let go
 
 
+class TestOrigins:
+    def test_pages_of_others(self, real):
+        own = f"127.0.0.1:{real.port}"
+        assert real.ask("GET", "/v1/models", origin=f"http://{own}")[0] == 200
+        for origin in ("http://evil.example", "null", "http://[", f"http://evil.example:{real.port}"):
+            status, _, body = real.ask("POST", "/v1/chat/completions", CHAT, origin=origin, content_type="text/plain")
+            assert (status, body["error"]["code"]) == (403, "permission_denied")
+
+    def test_names_that_were_made_to_point_here(self):
+        with live(ScriptedBackend(HELLO), local=True) as server:
+            for host in (f"evil.example:{server.port}", "[", "localhost.evil.example"):
+                assert server.ask("GET", "/v1/models", host=host)[0] == 403
+            for host in (f"localhost:{server.port}", f"[::1]:{server.port}", "127.0.0.1"):
+                assert server.ask("GET", "/v1/models", host=host)[0] == 200
+
+    def test_pages_that_may(self):
+        with live(ScriptedBackend(HELLO), KEYS, origins=("https://chat.example",)) as server:
+            asks = {"access_control_request_method": "POST", "access_control_request_headers": "x-api-key"}
+            status, headers, _ = server.ask("OPTIONS", "/v1/messages", origin="https://chat.example", **asks)
+            assert (status, headers["access-control-allow-origin"]) == (200, "https://chat.example")
+            status, headers, _ = server.ask("POST", "/v1/messages", CHAT, origin="https://chat.example", x_api_key=ADA)
+            assert (status, headers["access-control-allow-origin"]) == (200, "https://chat.example")
+            assert server.ask("POST", "/v1/messages", CHAT, origin="https://evil.example", x_api_key=ADA)[0] == 403
+
+
 class TestAdmission:
     def test_a_turn_that_would_come_too_late(self):
         backend = Busy(HELLO)

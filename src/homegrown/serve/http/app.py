@@ -1,7 +1,8 @@
 """The application: routes of every API behind the layers that every request passes.
 
-From outside inwards: `Observe` (ids, logs, metrics, whatever is raised), `Authentication`, `Bodies` (bounds; clients
-that leave), `Gate` (limits of keys, room in the engine), the routes. They are plain ASGI: nothing buffers a stream.
+From outside inwards: `Observe` (ids, logs, metrics, whatever is raised), `Origins` (web pages), `Authentication`,
+`Bodies` (bounds; clients that leave), `Gate` (limits of keys, room in the engine), the routes. They are plain ASGI:
+nothing buffers a stream.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,6 +36,7 @@ from homegrown.serve.http.metered import MeteredBackend
 from homegrown.serve.http.metrics import Metrics
 from homegrown.serve.http.observe import Observe
 from homegrown.serve.http.options import Options
+from homegrown.serve.http.origins import Origins
 from homegrown.serve.http.tracing import Trace, tracer
 from homegrown.serve.http.usage import UsageStore
 from homegrown.serve.service import Service
@@ -118,7 +121,11 @@ class Front:
         app = Gate(app, self._limiter, self.admission)
         app = Bodies(app, options.max_body, options.max_upload, options.max_bodies, first, options.log_prompts)
         app = Authentication(app, keys, OPEN | ({"/metrics", "/v1/load"} if options.open_metrics else set()))
-        return Observe(app, self._done, options.replica or socket.gethostname())
+        app = Origins(app, options.origins, options.local)
+        app = Observe(app, self._done, options.replica or socket.gethostname())
+        if options.origins:  # outermost: browsers ask for permission without a key
+            app = CORSMiddleware(app, options.origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"])
+        return app
 
     def _done(self, exchange: Exchange, scope: Scope) -> None:
         name = label(scope)

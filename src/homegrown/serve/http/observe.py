@@ -13,6 +13,9 @@ from homegrown.serve.http.exchange import Exchange, current
 
 logger = logging.getLogger("homegrown.serve")
 
+_LEFT = 499
+"""What logs have in place of a status where the client did not wait for one."""
+
 Done = Callable[[Exchange, Scope], None]
 
 
@@ -56,6 +59,8 @@ class Observe:
             await self._guarded(scope, receive, note, exchange)
         finally:
             current.reset(token)
+            if exchange.gone and not exchange.status:
+                exchange.status = _LEFT
             self._done(exchange, scope)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:

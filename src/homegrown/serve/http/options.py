@@ -24,6 +24,8 @@ class Options:
         log: lines of JSON, text for people, or none.
         log_prompts: log the bodies of requests.
         open_metrics: `/metrics` and `/v1/load` ask for no key.
+        origins: of web pages that may ask, beside the server's own; `*` is all.
+        local: only requests to localhost are taken.
         usage: database of usage records; None keeps none.
         files: directory of uploaded files and batches; None: there are none.
         max_files: bytes of all files together.
@@ -43,6 +45,8 @@ class Options:
     log: Literal["json", "text", "off"] = "json"
     log_prompts: bool = False
     open_metrics: bool = False
+    origins: tuple[str, ...] = ()
+    local: bool = False
     usage: Path | None = None
     files: Path | None = None
     max_files: int = 8192 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import socket
 import ssl
 import time
@@ -119,9 +120,10 @@ def check_tls(cert: Path, key: Path | None) -> None:
     """Raise `UserError` unless the two belong together."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
-    except ssl.SSLError as error:
+    except OSError as error:
         names = f"{cert} and {key}" if key else str(cert)
-        raise UserError(f"{names}: no certificate with its key, in PEM: {error.reason or error}") from None
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise UserError(f"{names}: no certificate with its key, in PEM: {reason}") from None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -145,6 +147,13 @@ def bind(host: str, port: int) -> socket.socket:
             f"port {port} of {host} cannot be used: {error.strerror}; choose another by --port, or 0 for any"
         ) from None
     return sock
+
+
+def allow_connections() -> None:
+    """Let this process have as many connections as the system allows: often a thousand files are the limit until a
+    process asks for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def is_loopback(host: str) -> bool:
