@@ -26,7 +26,7 @@ from tests.serve.http.live import until
 from tests.serve.tiny import tiny_directory
 
 from homegrown.cli.main import main
-from homegrown.cli.serve import Serve, keys_of
+from homegrown.cli.serve import Serve, keys_of, secret
 from homegrown.config import UsageError
 
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "print"}]}
@@ -105,7 +105,7 @@ class TestArguments:
     def test_help_is_grouped(self, capsys):
         assert main(["serve", "--help"]) == 0
         out = capsys.readouterr().out
-        for words in ("Where it listens.", "How the model runs.", "Who may come.", "What is written down."):
+        for words in ("Where it listens.", "How the model runs.", "Who may come. ", "What is written down."):
             assert words in out
 
     def test_who_may_come(self, monkeypatch, tmp_path):
@@ -119,6 +119,11 @@ class TestArguments:
         (tmp_path / "keys.toml").write_text(f"[keys.ada]\nsha256 = '{'0' * 64}'\n")
         more = ("--api-key", "hg-three-key", "--api-key", "hg-four-key", "--keys", str(tmp_path / "keys.toml"))
         assert len(keys_of(arguments("--host", "0.0.0.0", *more))) == 5
+
+    def test_a_short_secret(self, monkeypatch):
+        monkeypatch.setenv("HOMEGROWN_SECRET", "short")
+        with pytest.raises(UsageError, match="shorter than 16"):
+            secret()
 
     def test_a_new_key(self, capsys, tmp_path):
         from homegrown.serve.http.clients import Keys, read_keys
@@ -235,7 +240,7 @@ def test_a_gentle_end(directory, capsys, tmp_path):
     state = str(tmp_path / "state")
     with serving(directory, "--state", state, "--log", "json", HOMEGROWN_API_KEY="hg-the-key") as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="hg-the-key", max_retries=0)
-        many = {**LONG, "max_tokens": 300}
+        many = {**LONG, "max_tokens": 100}
         stream = client.chat.completions.create(**many, stream=True)
         first = next(iter(stream))
         server.child.send_signal(signal.SIGTERM)
@@ -253,7 +258,7 @@ def test_a_gentle_end(directory, capsys, tmp_path):
     assert [line["status"] for line in lines if line.get("path") == "/v1/chat/completions"] == [503, 200]
     assert "hg-the-key" not in said
     assert main(["serve", "usage", state]) == 0
-    assert re.search(r"key-\w+ +tiny +1 +\d+ +0 +300", capsys.readouterr().err)
+    assert re.search(r"key-\w+ +tiny +1 +\d+ +0 +100", capsys.readouterr().err)
 
 
 def test_patience_has_an_end(directory):

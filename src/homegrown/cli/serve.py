@@ -91,7 +91,8 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who may come."""
+    """Who may come. Reasoning that clients hand back is signed: replicas that serve the same clients need the same
+    secret in the environment, as HOMEGROWN_SECRET (16 characters or more)."""
 
     api_key: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY")] = ()
     """Take this key; may be given several times. Other users of this machine can see it here; better put it into the
@@ -198,6 +199,18 @@ def keys_of(args: Serve) -> Keys:
     return Keys(clients)
 
 
+def secret() -> str:
+    """The secret of several replicas; empty without one.
+
+    Raises:
+        UsageError: it is too short to be one.
+    """
+    found = os.environ.get(SECRET, "")
+    if found and len(found.encode()) < 16:
+        raise UsageError(f"{SECRET} in the environment is shorter than 16 characters; make it longer, or unset it")
+    return found
+
+
 def launch_of(args: Serve) -> Launch:
     """What the engine's process is told."""
     from homegrown.hub import parse_size
@@ -225,6 +238,6 @@ def options_of(args: Serve, model: str, keys: bool) -> Options:
         model=model, max_body=parse_size(load.max_body), max_waiting=load.max_waiting, max_ttft=load.max_ttft,
         drain_s=load.drain_s, log=records.log, log_prompts=records.log_prompts, open_metrics=args.access.open_metrics,
         usage=state / "usage.db" if state else None, files=state, otlp=records.otlp,
-        secret=os.environ.get(SECRET, ""), replica=records.replica, origins=args.access.cors,
+        secret=secret(), replica=records.replica, origins=args.access.cors,
         local=not keys and not args.access.open,
     )  # fmt: skip

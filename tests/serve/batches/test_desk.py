@@ -155,6 +155,8 @@ def test_the_lowest_priority_and_few_at_a_time(tmp_path):
         until(lambda: len(backend.requests) >= 3)
         assert server.ask("POST", CHATS, CHAT)[0] == 200
         ended(client, batch)
+        metrics = server.ask("GET", "/metrics")[2].decode()
+    assert 'time_to_first_token_seconds_count{model_name="tiny"} 1.0' in metrics  # nobody waited for the others
     assert sorted({request.priority for request in backend.requests}) == [-1_000_000, 0]
 
 

@@ -81,7 +81,8 @@ class Metrics(Listener):
 
     def begun(self, answer: Answer) -> None:
         """Count the prompt."""
-        self._ttft.observe(answer.last - answer.began)
+        if _awaited(answer):
+            self._ttft.observe(answer.last - answer.began)
         self._prompt.inc(answer.usage.prompt_tokens)
         self._queries.inc(answer.usage.prompt_tokens)
         self._hits.inc(answer.usage.cached_tokens)
@@ -97,7 +98,7 @@ class Metrics(Listener):
         self._generated.inc(usage.completion_tokens)
         self._drafted.inc(usage.drafted)
         self._accepted.inc(usage.accepted)
-        if answer.first is None:
+        if answer.first is None or not _awaited(answer):
             return
         self._e2e.observe(answer.last - answer.began)
         self._queue.observe(usage.queue_s)
@@ -113,6 +114,11 @@ class Metrics(Listener):
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
         return Histogram(name, what, _LABEL, buckets=buckets, registry=self._registry).labels(self._model)
+
+
+def _awaited(answer: Answer) -> bool:
+    """Somebody waits for it. Lines of batches wait for everybody else, so how long they take says nothing."""
+    return answer.exchange is None or answer.exchange.admitted
 
 
 class _Engine:
