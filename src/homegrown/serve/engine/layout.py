@@ -1,0 +1,102 @@
+"""Where the rows of a pass lie: computed once on the host, used by every sublayer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from homegrown.config import ModelConfig
+from homegrown.model.context import owner_slots
+from homegrown.serve.engine.buffers import PageBuffers
+from homegrown.serve.engine.part import Part
+from homegrown.serve.engine.stretch import Stretch
+
+SLACK = 4096
+"""Padding of so many keys costs less than another group."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The rows of a pass, in the order of their stretches.
+
+    Attributes:
+        stretches: of the pass.
+        groups: numbers of the stretches that attend together.
+        shift: how far a row's token lies behind the position that it is computed at: 1 in the draft block, else 0.
+    """
+
+    stretches: Sequence[Stretch]
+    groups: Sequence[Sequence[int]]
+    shift: int = 0
+    starts: list[int] = field(init=False)
+    """Of each stretch, its first row; then the number of rows."""
+
+    def __post_init__(self) -> None:
+        starts = [0]
+        for stretch in self.stretches:
+            starts.append(starts[-1] + stretch.count)
+        object.__setattr__(self, "starts", starts)
+
+    @property
+    def count(self) -> int:
+        """Rows in all."""
+        return self.starts[-1]
+
+    def each(self, value: Callable[[Stretch, int], int]) -> list[int]:
+        """A number for every row, made from its stretch and its token's position."""
+        return [value(stretch, place) for stretch in self.stretches for place in range(stretch.past, stretch.stop)]
+
+    def parts(self, config: ModelConfig, buffers: PageBuffers, budget: int) -> list[Part]:
+        """What computes the groups' attention; `budget`: keys that each query may choose, 0 for all."""
+        return [
+            Part(
+                config, buffers, budget, self.shift,
+                [self.stretches[number] for number in group], [self.starts[number] for number in group],
+                whole=len(self.groups) == 1,
+            )
+            for group in self.groups
+        ]  # fmt: skip
+
+
+def budget_of(config: ModelConfig, shift: int) -> int:
+    """Keys that a query of the main model (shift 0) or of the draft block (1) may choose; 0 where it sees all."""
+    slot = config.attention_sublayers if shift else 0
+    return config.sparse.topk if slot in owner_slots(config) else 0
+
+
+def together(stretches: Sequence[Stretch], budget: int, page_size: int, shift: int = 0) -> list[list[int]]:
+    """Groups for speed: stretches of prompts alone; others together where padding the shorter ones costs little.
+
+    Those that choose among their keys and those that see all of them are never in one group.
+    """
+    groups = [[number] for number, stretch in enumerate(stretches) if stretch.prefill]
+    rest = [number for number, stretch in enumerate(stretches) if not stretch.prefill]
+    for chooses in (False, True):
+        members = [number for number in rest if (0 < budget < stretches[number].stop - shift) == chooses]
+        groups += _by_length(stretches, members, page_size)
+    return groups
+
+
+def _by_length(stretches: Sequence[Stretch], members: Sequence[int], page_size: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    widest = real = 0
+    for number in sorted(members, key=lambda number: -stretches[number].stop):
+        keys = -(-stretches[number].stop // page_size) * page_size
+        if not groups or widest * (len(groups[-1]) + 1) > 2 * (real + keys) + SLACK:
+            groups.append([])
+            widest, real = keys, 0
+        groups[-1].append(number)
+        real += keys
+    return [sorted(group) for group in groups]
+
+
+def alone(stretches: Sequence[Stretch]) -> list[list[int]]:
+    """Groups for sameness: every stretch attends as if nothing else were there."""
+    return [[number] for number in range(len(stretches))]
+
+
+def indices(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    """int64 numbers on a device."""
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
