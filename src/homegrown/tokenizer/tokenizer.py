@@ -77,6 +77,11 @@ class Tokenizer:
         """SHA-256 of the definition: equal digests encode equally."""
         return hashlib.sha256(self._definition.encode()).hexdigest()
 
+    @property
+    def added_tokens(self) -> Mapping[str, int]:
+        """Tokens that are matched verbatim before the BPE, by their text: the special tokens, with their ids."""
+        return self._added
+
     def token_id(self, token: str) -> int | None:
         """The id of a token by its text, such as `<longcat_think>`, or None."""
         return self._inner.token_to_id(token)
