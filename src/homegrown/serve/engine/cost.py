@@ -6,6 +6,7 @@ negative.
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ KEEP = 0.97
 SURPRISE = 4.0
 """A step that took more than so many times what was expected (a first call of a kernel, a machine that was busy) counts
 as if it had taken only that much."""
-_UNITS = np.array([1e-3, 1e-4, 1e-3, 1e-8])
+_UNITS = (1e-3, 1e-4, 1e-3, 1e-8)
 """Seconds that a, b, c and d are thought to be before anything was seen, and with next to no weight."""
 _DOUBT = 1e-4
 
@@ -54,12 +55,12 @@ class CostModel:
         # In units of `_UNITS` the four coefficients are of order one, so that one doubt fits all.
         self._gram = _DOUBT * np.eye(4)
         self._moment = _DOUBT * np.ones(4)
-        self._fit = np.ones(4)
+        self._fit = [1.0, 1.0, 1.0, 1.0]
         self._seen = 0
 
     def seconds(self, work: Work) -> float:
         """What a step of such work would take."""
-        return float(_features(work) @ self._fit)
+        return sum(map(operator.mul, _features(work), self._fit))
 
     def observe(self, work: Work, seconds: float) -> None:
         """A step took so long."""
@@ -67,10 +68,10 @@ class CostModel:
         if self._seen >= 4:
             seconds = min(seconds, SURPRISE * expected)
         self._seen += 1
-        x = _features(work) / max(seconds, 1e-6)
+        x = np.array(_features(work)) / max(seconds, 1e-6)
         self._gram = KEEP * self._gram + np.outer(x, x) + (1 - KEEP) * _DOUBT * np.eye(4)
-        self._moment = KEEP * self._moment + x + (1 - KEEP) * _DOUBT * self._fit
-        self._fit = _nonnegative(self._gram, self._moment)
+        self._moment = KEEP * self._moment + x + (1 - KEEP) * _DOUBT * np.array(self._fit)
+        self._fit = _nonnegative(self._gram, self._moment).tolist()
 
     def affordable(self, work: Work, past: int, budget: float, most: int) -> int:
         """How many prompt tokens behind `past` earlier ones may join some work within a budget of seconds, at most
@@ -85,8 +86,9 @@ class CostModel:
         return low
 
 
-def _features(work: Work) -> np.ndarray:
-    return np.array([1, work.prefill, work.rows, work.keys]) * _UNITS
+def _features(work: Work) -> tuple[float, float, float, float]:
+    one, token, row, key = _UNITS
+    return one, token * work.prefill, row * work.rows, key * work.keys
 
 
 def _nonnegative(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:

@@ -38,12 +38,14 @@ class Answer(NamedTuple):
     Attributes:
         segment: the piece's number in the pass.
         compute: real experts of the rows that each new token was chosen from.
+        sound: whether these rows' logits were finite.
     """
 
     piece: Piece
     segment: int
     chosen: Chosen
     compute: list[float]
+    sound: bool
 
 
 class Engine:
@@ -96,7 +98,7 @@ class Engine:
         if sequence is not None:
             self._end(sequence, Output(id=request_id, finish="abort"))
         elif self._intake.abort(request_id):
-            self._outputs.append(Output(id=request_id, finish="abort"))
+            self._refuse(Output(id=request_id, finish="abort"))
 
     def step(self) -> list[Output]:
         """Run one pass, if there is anything to run.
@@ -144,14 +146,24 @@ class Engine:
         for sequence in self._intake.ready(wait_for_one=not self._sequences):
             self._sequences[sequence.id] = sequence
             self._scheduler.add(sequence)
-        self._outputs.extend(self._intake.refused())
+        for output in self._intake.refused():
+            self._refuse(output)
+
+    def _refuse(self, output: Output) -> None:
+        self._counted.finished += 1
+        self._outputs.append(output)
 
     @torch.inference_mode()
     def _run(self, plan: Plan) -> Tensor:
         """The pass: logits of what each piece wants, one behind the other."""
         for piece in plan.pieces:
-            piece.sequence.started()
+            self._begin(piece.sequence)
         return self._runner.forward(Batch(segments=[self._segment(piece) for piece in plan.pieces]))
+
+    def _begin(self, sequence: Sequence) -> None:
+        if sequence.started():
+            self._counted.prompt_tokens += sequence.usage.prompt_tokens
+            self._counted.cached_tokens += sequence.usage.cached_tokens
 
     def _segment(self, piece: Piece) -> Segment:
         sequence, past = piece.sequence, piece.sequence.computed
@@ -181,10 +193,14 @@ class Engine:
         wanted = logits if len(rows) == len(logits) else logits[rows]
         chosen = choose(wanted, [Turn(piece.sequence.choice, piece.sequence.drafts) for _, piece in ending])
         compute = self._compute(plan) if ending else []
-        return [
-            Answer(piece, number, made, compute[number][piece.count - 1 :][: len(made.tokens)])
-            for (number, piece), made in zip(ending, chosen, strict=True)
-        ]
+        answers, start = [], 0
+        for (number, piece), made in zip(ending, chosen, strict=True):
+            stop = start + 1 + len(piece.sequence.drafts)
+            given = compute[number][piece.count - 1 :][: len(made.tokens)]
+            sound = not piece.sequence.choice.error or bool(wanted[start:stop].isfinite().all())
+            answers.append(Answer(piece, number, made, given, sound))
+            start = stop
+        return answers
 
     def _compute(self, plan: Plan) -> list[list[float]]:
         """Real experts of each row of each piece."""
@@ -236,7 +252,8 @@ class Engine:
         output = Output(id=sequence.id, tokens=chosen.tokens, scores=chosen.scores, compute=answer.compute)
         output.finish, output.error = choice.finish, choice.error
         if choice.error:
-            self._memory.cleanse(sequence)
+            if not answer.sound:
+                self._memory.cleanse(sequence)
             self._end(sequence, output)
             return
         sequence.computed = len(sequence.tokens) + chosen.accepted

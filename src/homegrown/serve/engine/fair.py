@@ -119,12 +119,12 @@ class FairQueue:
     def __init__(self) -> None:
         self._counters = Counters()
         self._levels: dict[int, Level] = {}
-        self._waiting = 0
+        self._counted: dict[str, int] = {}  # of each that waits, what it adds to `tokens`
         self.tokens = 0
         """Prompt tokens that wait to be computed."""
 
     def __len__(self) -> int:
-        return self._waiting
+        return len(self._counted)
 
     def push(self, sequence: Sequence) -> None:
         """A new request waits."""
@@ -132,12 +132,12 @@ class FairQueue:
             counts = [count for level in self._levels.values() if (count := level.lowest()) is not None]
             self._counters.lift(sequence.tenant, min(counts, default=None))
         self._level(sequence).push(sequence)
-        self._count(sequence, 1)
+        self._count(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
         """One that had run waits again, before all others of its priority."""
         self._level(sequence).put_back(sequence)
-        self._count(sequence, 1)
+        self._count(sequence)
 
     def first(self) -> Sequence | None:
         """Who is next; it stays where it is."""
@@ -149,7 +149,7 @@ class FairQueue:
         level.remove(sequence)
         if not level:
             del self._levels[sequence.priority]
-        self._count(sequence, -1)
+        self.tokens -= self._counted.pop(sequence.id)
 
     def admitted(self, sequence: Sequence, tokens: int) -> None:
         """The first of the queue has left it to have so many prompt tokens computed."""
@@ -166,6 +166,6 @@ class FairQueue:
             level = self._levels[sequence.priority] = Level(self._counters)
         return level
 
-    def _count(self, sequence: Sequence, sign: int) -> None:
-        self._waiting += sign
-        self.tokens += sign * sequence.left
+    def _count(self, sequence: Sequence) -> None:
+        self._counted[sequence.id] = sequence.left
+        self.tokens += sequence.left

@@ -114,8 +114,12 @@ class KeyMemory:
         self._drop_host(sequence)
 
     def cleanse(self, sequence: Sequence) -> None:
-        """Set a sequence's own pages to zero: what it holds is not finite, and zero weights do not mask that."""
-        self._pool.clear([page for page in sequence.pages if self._pool.references(page) == 1])
+        """Take a sequence's pages back, and set them to zero: what they hold is not finite, and a weight of zero would
+        not mask that for whoever has them next. Pages kept for later prompts go too, since these may be among them."""
+        pages = sequence.pages
+        self.leave(sequence)
+        self._prefix.clear()
+        self._pool.clear([page for page in pages if not self._pool.references(page)])
 
     def swap_out(self, sequence: Sequence) -> bool:
         """Move a sequence's pages to host memory; whether there was room."""

@@ -1,10 +1,10 @@
 """Which tokens the next pass runs: answers first, then prompts, within the time a step may take.
 
-1. Every running request that answers gets its row, drafts behind it. Where pages run out, running requests make room:
+1. Waiting requests are admitted while there are places and pages (`fair` says who is next), some of which are left for
+   those that run. One of higher priority takes them from running ones of lower priority. One whose prompt begins like
+   one that is being computed waits for that beginning rather than compute it twice.
+2. Every running request that answers gets its row, drafts behind it. Where pages run out, running requests make room:
    lowest priority first, of these the newest.
-2. Waiting requests are admitted while there are places and pages (`fair` says who is next). One of higher priority
-   takes them from running ones of lower priority. One whose prompt begins like one that is being computed waits for
-   that beginning rather than compute it twice.
 3. Prompts share what is left of the step: the shortest rest first, but every fourth time the one that came first, so
    that a long prompt neither holds up short ones nor starves behind them. Some tokens of a prompt join every step.
 """
@@ -99,11 +99,8 @@ class Scheduler:
     def schedule(self) -> Plan:
         """What to run next; no pieces if nothing waits."""
         self._steps += 1
-        before = self.preempted
-        rows = self._rows()
-        if self.preempted == before:
-            self._admit()
-        work = Work()
+        self._admit()
+        rows, work = self._rows(), Work()
         for piece in rows:
             tokens = piece.count + len(piece.sequence.drafts)
             work = work.with_rows(tokens, piece.sequence.computed)

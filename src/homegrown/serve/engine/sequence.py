@@ -109,11 +109,13 @@ class Sequence:
             self.prompt_scores = [None]
         self.prompt_end = len(self.request.prompt) if invariant else len(self.tokens)
 
-    def started(self) -> None:
-        """Its first pass begins."""
-        if not self.first_pass:
-            self.first_pass = time.time()
-            self.usage.queue_s = max(self.first_pass - self.arrived, 0.0)
+    def started(self) -> bool:
+        """A pass with it begins; whether that is its first."""
+        if self.first_pass:
+            return False
+        self.first_pass = time.time()
+        self.usage.queue_s = max(self.first_pass - self.arrived, 0.0)
+        return True
 
     def answered(self, tokens: list[int], drafted: int, accepted: int) -> None:
         """New tokens were chosen."""
