@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -166,6 +167,19 @@ def test_a_cordoned_slot_gives_its_rank_to_a_spare(supervised, toy, tmp_path):
     host = first["0"].partition(":")[0]
     assert (first, second) == ({"0": f"{host}:0", "1": f"{host}:1"}, {"0": f"{host}:0", "1": f"{host}:2"})
     assert sorted(losses(stage.run)) == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_a_sound_slot_passes_the_self_test_and_is_let_back(supervised, toy, tmp_path):
+    """The default one: the node's examination, started as a worker of that slot would be."""
+    doctor = shlex.join([sys.executable, "-m", "homegrown", "doctor", "--quick"])
+    stage = supervised([*toy(tmp_path / "run", "--corrupt", "1:12:1"), "--min-workers", "2", "--selftest", doctor])
+    assert stage.finish() == 0
+    assert not stage.events("self-test"), "it failed"
+    assert [event["place"] for event in stage.events("readmitted")] == [
+        event["place"] for event in stage.events("cordon")
+    ]
+    assert [event["world"] for event in stage.events("start")] == [2, 2]
 
 
 def test_without_spares_the_run_goes_on_with_fewer_and_the_same_bits(supervised, toy, tmp_path):

@@ -133,7 +133,7 @@ def _take(name: str, place: _Place) -> torch.device:
     """The device called `name`; without an index, the one that local rank counts off."""
     accelerators = devices.available()[1:]  # the CPU comes first; any number of processes share it
     kind = accelerators[0].partition(":")[0] if accelerators else ""
-    if place.size == 1 or not accelerators or name not in ("auto", kind):
+    if (place.size == 1 and place.local_rank == 0) or not accelerators or name not in ("auto", kind):
         return devices.pick(name)
     # Not picked before its index is known: every process would take memory on the first device.
     if place.local_rank >= len(accelerators):

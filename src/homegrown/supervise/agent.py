@@ -33,7 +33,8 @@ class Site:
         name: of the host, unique in the run.
         slots: workers there is room for.
         command: the worker's program and arguments.
-        selftest: the program that a cordoned slot must pass, with the slot as LOCAL_RANK; it exits with 0.
+        selftest: the program that a cordoned slot must pass, as a world of one whose LOCAL_RANK is the slot; it
+            exits with 0.
         run: the run directory.
         watch: directory of the flight records, on a local disk.
         beat: seconds between reports to the controller.
@@ -144,7 +145,15 @@ class Agent:
         self._stopping = True
 
     def _test(self, slot: int) -> None:
-        environment = {**os.environ, "LOCAL_RANK": str(slot)}
+        # A world of one at that slot: it computes on the device that the slot's worker would have.
+        alone = {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": str(slot),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "0",
+        }
+        environment = {**os.environ, **alone}
         try:
             with self._test_log(slot).open("wb") as log:
                 test = subprocess.Popen(

@@ -70,7 +70,9 @@ def test_points_on_the_very_edges() -> None:
     for fields in ({}, {"top_p": 0.8}, {"top_k": 9}, {"min_p": 0.2}):
         config = SamplingConfig(**{"top_p": 1.0, **fields})
         heights = distribution(logits, config)[0].cumsum(0).tolist()
-        points = [point for height in heights for point in (math.nextafter(height, 0), height, math.nextafter(height, 2))]
+        points = [
+            point for height in heights for point in (math.nextafter(height, 0), height, math.nextafter(height, 2))
+        ]
         points = [0.0, *(point for point in points if point < 1)]
         expected = [by_hand(logits, config, point) for point in points]
         assert draw(logits.expand(len(points), -1), [config] * len(points), points) == expected

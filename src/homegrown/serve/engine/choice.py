@@ -22,13 +22,16 @@ class Choice:
         request: its sampling settings are taken as checked.
         vocab_size: the model's; biases and stop ids beyond it mean nothing and are left out.
         ends: ids of the end-of-sequence token or tokens.
-        matcher: at the beginning of `request.sampling.grammar`, if it has one.
+        matcher: at the beginning of `request.sampling.grammar`, if and only if it has one.
 
     Attributes:
         tokens: the answer so far.
         config: the settings that shape its distribution, as `homegrown generate` has them.
         finish: set once it has ended. The longest context is not this object's business.
         error: a sentence for the client, where `finish` is `error`.
+
+    Raises:
+        ValueError: a grammar without a matcher, or the other way round.
     """
 
     def __init__(
@@ -43,8 +46,7 @@ class Choice:
         own = () if sampling.ignore_eos and matcher is None else ends
         self._ends = [token for token in {*own, *sampling.stop_ids} if 0 <= token < vocab_size]
         self._penalties = Penalties(sampling, request.prompt) if Penalties.wanted(sampling) else None
-        after = sampling.grammar.after if sampling.grammar else -1
-        self._constraint = None if matcher is None else Constraint(matcher, after)
+        self._constraint = self._constrained(request, matcher)
         biases = {token: bias for token, bias in sampling.logit_bias.items() if 0 <= token < vocab_size}
         self._biased = torch.tensor(list(biases), dtype=torch.int64)
         self._biases = torch.tensor(list(biases.values()), dtype=torch.float32)
@@ -52,6 +54,15 @@ class Choice:
             temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p
         )
         self._generator = torch.Generator().manual_seed(sampling.seed)
+
+    @staticmethod
+    def _constrained(request: Request, matcher: Matcher | None) -> Constraint | None:
+        grammar = request.sampling.grammar
+        if grammar is None and matcher is None:
+            return None
+        if grammar is None or matcher is None:
+            raise ValueError(f"request {request.id}: a grammar and its matcher come together")
+        return Constraint(matcher, grammar.after)
 
     @property
     def greedy(self) -> bool:

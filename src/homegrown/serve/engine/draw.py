@@ -28,6 +28,8 @@ from homegrown.generate import SamplingConfig, distribution
 SLACK = 1e-9
 FIRST = 256
 """Tokens in the first list: finding so many costs about as much as reading the row."""
+CACHED = 128 * 1024
+"""On the host, so many numbers of eight bytes are summed at once: what a core keeps close."""
 GROWTH = 16
 """A list that was too short is followed by one so many times as long."""
 
@@ -144,8 +146,7 @@ def _totals(rows: Tensor, places: Sequence[int], temperatures: Sequence[float]) 
     """Of some rows [N, V], the sums of exp((logit - highest) / temperature)."""
     if not places:
         return []
-    # On the host a row fits the cache, but several do not.
-    at_once = 1 if rows.is_cpu else len(places)
+    at_once = max(CACHED // rows.shape[1], 1) if rows.is_cpu else len(places)
     return [
         total
         for start in range(0, len(places), at_once)

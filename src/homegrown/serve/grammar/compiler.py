@@ -42,7 +42,8 @@ class GrammarCompiler:
     """
 
     def __init__(self, tokenizer: Tokenizer, ends: Collection[int] = (), kept: int = 32) -> None:
-        self._trie = token_trie(tokenizer, ends or (tokenizer.eos_id,))
+        self._ends = frozenset(ends or (tokenizer.eos_id,))
+        self._trie = token_trie(tokenizer, self._ends)
         self._kept, self._lock = kept, Lock()
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="grammar")
@@ -72,7 +73,8 @@ class GrammarCompiler:
             found = self._compiled.get(lark)
             if found is not None:
                 self._compiled.move_to_end(lark)
-        return Matcher((found or self._compile(lark)).deep_copy(), lambda: self._compile(lark).deep_copy())
+        inner = self._compile(lark) if found is None else found
+        return Matcher(inner.deep_copy(), self._ends, lambda: self._compile(lark).deep_copy())
 
     def _compile(self, lark: str) -> LLMatcher:
         """Compile, and keep in the place of what was there. The first mask is computed, for it costs the most."""

@@ -19,5 +19,7 @@ def explained(message: str) -> str:
     """
     if message.startswith("panic:"):
         return "it is too large"
+    if message.startswith("NoExtension"):
+        return "it matches no text"
     line = message.strip().partition("\n")[0]
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"

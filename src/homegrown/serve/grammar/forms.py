@@ -59,7 +59,7 @@ def regex_term(regex: str) -> str:
     """
     if not regex:
         raise GrammarError("regex: empty: it matches only an empty answer")
-    return f"/{regex_to_lark(regex)}/"
+    return f"/{regex_to_lark(regex, 'd')}/"
 
 
 def grammar_from_regex(regex: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from llguidance import LLMatcher
 
 from homegrown.serve.grammar.errors import GrammarError, explained
+
+Result = TypeVar("Result")
 
 
 class Matcher:
@@ -18,11 +21,12 @@ class Matcher:
 
     Args:
         inner: at the beginning.
+        ends: ids of end tokens.
         renew: makes another of the same grammar that shares nothing.
     """
 
-    def __init__(self, inner: LLMatcher, renew: Callable[[], LLMatcher]) -> None:
-        self._inner, self._renew, self._renewed = inner, renew, False
+    def __init__(self, inner: LLMatcher, ends: Collection[int], renew: Callable[[], LLMatcher]) -> None:
+        self._inner, self._ends, self._renew, self._renewed = inner, ends, renew, False
         self._tokens: list[int] = []
 
     @property
@@ -36,16 +40,18 @@ class Matcher:
         Raises:
             GrammarError: the grammar is too complex to go on.
         """
-        bits = self._inner.compute_bitmask()
-        if self._inner.is_error():
-            self._recover()
-            bits = self._inner.compute_bitmask()
-            self._check()
-        return bits
+        return self._tried(lambda: self._inner.compute_bitmask())
 
     def allows(self, token: int) -> bool:
-        """Whether a token may come next."""
-        return self._inner.validate_tokens([token]) == 1
+        """Whether a token may come next.
+
+        Raises:
+            GrammarError: the grammar is too complex to tell.
+        """
+        # A matcher that can only end validates nothing, but takes an end token.
+        return self._tried(
+            lambda: self._inner.validate_tokens([token]) == 1 or (self._inner.is_stopped() and token in self._ends)
+        )
 
     def advance(self, token: int) -> None:
         """Take a token.
@@ -53,21 +59,19 @@ class Matcher:
         Raises:
             GrammarError: it may not come next (the matcher stays where it is), or the grammar is too complex to go on.
         """
-        if not self._inner.is_error() and not self.allows(token):
+        if not self.allows(token):
             raise GrammarError(f"grammar: token {token} may not follow here")
-        if not self._inner.consume_token(token):
-            self._recover()
-            self._inner.consume_token(token)
-            self._check()
+        self._tried(lambda: self._inner.consume_token(token))
         self._tokens.append(token)
 
-    def _recover(self) -> None:
-        if not self._renewed:
+    def _tried(self, step: Callable[[], Result]) -> Result:
+        """A step's result; where it fails, that of the same step on a matcher made anew, once."""
+        result = step()
+        if self._inner.is_error() and not self._renewed:
             self._renewed = True
             self._inner = self._renew()
             self._inner.consume_tokens(self._tokens)
-        self._check()
-
-    def _check(self) -> None:
+            result = step()
         if self._inner.is_error():
             raise GrammarError(f"grammar: the answer cannot go on: {explained(self._inner.get_error())}")
+        return result
