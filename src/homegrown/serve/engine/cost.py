@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-KEEP = 0.97
-"""What the past counts after each further step: about thirty steps are remembered."""
+KEEP = 0.95
+"""What the past counts after each further step: some twenty steps are remembered."""
 SURPRISE = 4.0
 """A step that took more than so many times what was expected (a first call of a kernel, a machine that was busy) counts
 as if it had taken only that much."""
