@@ -1,0 +1,1 @@
+"""An engine behind an asynchronous border: in a child process, or in a thread."""

@@ -1,0 +1,94 @@
+"""The child process: loads a model, runs an engine, and ends with its parent.
+
+Orders come through a thread that reads the socket, so that neither loading nor a step keeps the end of the parent from
+being noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+from homegrown.config import UserError
+from homegrown.serve.worker import protocol as say
+from homegrown.serve.worker.serving import Inbox, Send, serve
+
+if TYPE_CHECKING:
+    from homegrown.serve.engine.engine import Engine
+
+GRACE = 5.0
+"""Seconds in which the process ends by itself once the parent is gone."""
+
+
+def main(descriptor: int) -> NoReturn:
+    """Serve the parent at the other end of a socket.
+
+    The process ends without the interpreter's and libraries' cleaning up: threads of these may still run, and what they
+    say about being torn down helps nobody.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's or service manager's signals are the parent's to heed
+    status = _serve(socket.socket(fileno=descriptor))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _serve(sock: socket.socket) -> int:
+    launch = say.receive(sock)
+    if not isinstance(launch, say.Launch):
+        return 0 if launch is None else 1
+    inbox: Inbox = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sock, inbox), daemon=True).start()
+
+    def send(report: say.Report) -> None:
+        sock.sendall(say.frame(report))
+
+    try:
+        serve(_load(launch, send), inbox, send)
+    except ConnectionError:
+        return 0  # the parent is gone
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        send(say.Failed(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+def _read(sock: socket.socket, inbox: Inbox) -> None:
+    while (order := say.receive(sock)) is not None:
+        inbox.put(order)
+    inbox.put(say.Close())
+    time.sleep(GRACE)
+    os._exit(0)
+
+
+def _load(launch: say.Launch, send: Send) -> Engine:
+    """An engine around the model of a directory; progress is sent."""
+    began = time.monotonic()
+
+    def stage(name: str) -> None:
+        send(say.Loading(name, time.monotonic() - began))
+
+    stage("loading libraries")
+    import torch
+
+    from homegrown import device, hub
+    from homegrown.serve.engine.engine import Engine
+
+    device.set_threads(launch.threads)
+    dtype = None if launch.dtype == "stored" else getattr(torch, launch.dtype)
+    stage("reading weights")
+    model, tokenizer = hub.load(launch.directory, device.pick(launch.device), dtype)
+    stage("making room for keys")
+    engine = Engine(model.eval(), launch.options, tokenizer)
+    send(say.Ready(time.monotonic() - began, engine.longest, engine.stats().pages, launch.options.page_size))
+    return engine
