@@ -67,6 +67,13 @@ def live(
     card = ModelCard(id="tiny", context_length=2048, max_output=1024, thinking=False)
     service = Service(MeteredBackend(backend), tiny_tokenizer(), tiny_config(), card)
     front = build_app(service, Options(**{"model": "tiny", "max_ttft": 0.0, **options}), keys)
+    with serving(front, patience) as running:
+        yield running
+
+
+@contextmanager
+def serving(front: Front, patience: Patience | None = None) -> Iterator[Live]:
+    """Serve an application; yields once its backend is ready."""
     server, sock = make_server(front, patience=patience), bind("127.0.0.1", 0)
     running = Live(front, server, sock.getsockname()[1])
     thread = threading.Thread(target=lambda: asyncio.run(server.run_until_told(sock)), daemon=True)
