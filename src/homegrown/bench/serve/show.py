@@ -1,0 +1,147 @@
+"""A serving benchmark for a person: tables and a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("requests/s", lambda found: f"{found['request_throughput']:.2f}"),
+    ("output tokens/s", lambda found: f"{found['output_throughput']:,.1f}"),
+    ("TTFT p50 / p99, ms", lambda found: _pair(found, "p50_ttft_ms", "p99_ttft_ms")),
+    ("TPOT p50 / p99, ms", lambda found: _pair(found, "p50_tpot_ms", "p99_tpot_ms")),
+    ("ITL p50 / p99, ms", lambda found: _pair(found, "p50_itl_ms", "p99_itl_ms")),
+    ("end p50 / p99, ms", lambda found: _pair(found, "p50_e2el_ms", "p99_e2el_ms")),
+    ("failed", lambda found: str(found["failed"])),
+)
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """What a record has to show."""
+    if "overhead" in record:
+        return [_overhead(record)]
+    made = [_main(record)]
+    if record["prefix_table"]:
+        made.append(_rows("TTFT against the part of the prompt that is new", record["prefix_table"], _PREFIX))
+    if record["turns_table"]:
+        made.append(_rows("turn by turn", record["turns_table"], _TURNS))
+    made += [_rows("streams beside the long prompt's prefill", rows, _PACE) for rows in record["pace"] if rows]
+    return made
+
+
+def summary(record: dict[str, Any]) -> str:
+    """What the numbers say, in plain lines."""
+    if "overhead" in record:
+        return _overhead_summary(record["overhead"])
+    return "\n".join(line for line in (*_about(record), *map(_ratio, record["ratios"])) if line)
+
+
+def _about(record: dict[str, Any]) -> list[str]:
+    pieces = f"{record['tokens_per_chunk']:.2f} tokens a piece: ITL is between pieces, TPOT per token"
+    lines = [pieces if record["usage_told"] else "the server sends no usage: pieces are counted as tokens"]
+    if record["cached_tokens"]:
+        lines.append(
+            f"prefix cache: {record['prefix_hit_rate']:.1%} of prompt tokens, in {record['prefix_hit_requests']} of "
+            f"{record['completed']} requests"
+        )
+    if record["spec_decode_acceptance_rate"] is not None:
+        lines.append(f"speculation: {record['spec_decode_acceptance_rate']:.1%} of drafted tokens accepted")
+    if record["request_goodput"] is not None:
+        bounds = ", ".join(f"{name} at most {bound:g} ms" for name, bound in record["goodput_slo_ms"].items())
+        lines.append(
+            f"goodput ({bounds}): {record['request_goodput']:.2f} requests/s, {record['goodput_share']:.1%} of all"
+        )
+    if record["prefix_line"]:
+        line = record["prefix_line"]
+        lines.append(
+            f"TTFT of prefix hits: {line['ms_at_zero']:.1f} ms + {line['ms_per_new_token']:.3f} ms a new token "
+            f"(R² {line['r2']:.3f})"
+        )
+    if record["short_answers"]:
+        lines.append(f"{record['short_answers']} answers are shorter than was asked for")
+    if record["errors_by_kind"]:
+        lines.append("failed: " + ", ".join(f"{count} x {kind}" for kind, count in record["errors_by_kind"].items()))
+        lines.append(f"  such as: {next(error for error in record['errors'] if error)}")
+    if not record["exact_lengths"]:
+        lines.append("lengths are in words; --tokenizer DIR makes them exact")
+    return lines
+
+
+def _ratio(ratio: dict[str, Any]) -> str:
+    rounds = ratio["output_throughput_rounds"]
+    line = (
+        f"{ratio['output_throughput']:.2f} times the output tokens/s of {ratio['peer']} (round by round "
+        f"{rounds.minimum:.2f} to {rounds.maximum:.2f})"
+    )
+    return line if ratio["median_ttft"] is None else f"{line}, its median TTFT is {ratio['median_ttft']:.1f} times ours"
+
+
+def _main(record: dict[str, Any]) -> Table:
+    load, origin = record["load"], record["origin"]
+    arrive = f"{load['rate']:g} a second" if load["rate"] else "all at once"
+    if load["concurrency"]:
+        arrive += f", {load['concurrency']} at a time"
+    made = Table(
+        title=f"{record['scenario']}: {load['requests']} sessions, {arrive}; {load['input']} tokens in, "
+        f"{load['output']} out",
+        caption=f"{origin.device['name']}, {record['threads']} threads; rounds: {record['repetitions']}",
+    )
+    made.add_column("", no_wrap=True)
+    for heading, _ in _COLUMNS:
+        made.add_column(heading, justify="right")
+    for found in record["contestants"]:
+        made.add_row(found["name"], *(cell(found) for _, cell in _COLUMNS))
+    for name, found in record["groups"].items():
+        made.add_row(f"  of it {name}", *(cell(found) for _, cell in _COLUMNS))
+    return made
+
+
+_PREFIX = (
+    ("", "group", "s"), ("new tokens", "new_tokens", "d"), ("prompt", "median_prompt_tokens", ".0f"),
+    ("cached", "median_cached_tokens", ".0f"), ("requests", "requests", "d"),
+    ("TTFT p50, ms", "median_ttft_ms", ",.1f"), ("p99", "p99_ttft_ms", ",.1f"),
+)  # fmt: skip
+_TURNS = (
+    ("turn", "turn", "d"), ("requests", "requests", "d"), ("prompt", "median_prompt_tokens", ".0f"),
+    ("cached", "median_cached_tokens", ".0f"), ("TTFT p50, ms", "median_ttft_ms", ",.1f"),
+    ("p99", "p99_ttft_ms", ",.1f"), ("TPOT p50, ms", "median_tpot_ms", ",.1f"),
+)  # fmt: skip
+_PACE = (
+    ("", "phase", "s"), ("seconds", "seconds", ".1f"), ("output tokens/s", "output_throughput", ",.1f"),
+    ("ITL p50, ms", "p50_itl_ms", ",.1f"), ("p95", "p95_itl_ms", ",.1f"), ("p99", "p99_itl_ms", ",.1f"),
+    ("longest", "max_itl_ms", ",.1f"),
+)  # fmt: skip
+
+
+def _rows(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]]) -> Table:
+    made = Table(title=title)
+    for heading, _, form in columns:
+        made.add_column(heading, justify="left" if form == "s" else "right")
+    for row in rows:
+        made.add_row(*(format(row[name], form) for _, name, form in columns))
+    return made
+
+
+def _overhead(record: dict[str, Any]) -> Table:
+    found, origin = record["overhead"], record["origin"]
+    made = Table(title="one request at a time", caption=origin.device["name"])
+    for heading in ("", "ms a token", "quartiles"):
+        made.add_column(heading, justify="right" if heading else "left")
+    spreads = {"engine alone": found.engine_ms, "through HTTP": found.http_ms}
+    spreads |= {f"a step, {queued.waiting:,} waiting": queued.step_ms for queued in found.queued}
+    for name, spread in spreads.items():
+        made.add_row(name, f"{spread.median:.3f}", f"{spread.lower_quartile:.3f} to {spread.upper_quartile:.3f}")
+    return made
+
+
+def _overhead_summary(found: Any) -> str:
+    return (
+        f"HTTP, scheduling and text add {found.share:.1%} to the engine's own time a token (round by round "
+        f"{found.paired.minimum:.1%} to {found.paired.maximum:.1%})"
+    )
+
+
+def _pair(found: dict[str, Any], first: str, second: str) -> str:
+    return f"{found[first]:,.1f} / {found[second]:,.1f}" if first in found else ""
