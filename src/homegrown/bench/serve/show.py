@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
-_COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-    ("requests/s", lambda found: f"{found['request_throughput']:.2f}"),
-    ("output tokens/s", lambda found: f"{found['output_throughput']:,.1f}"),
-    ("TTFT p50 / p99, ms", lambda found: _pair(found, "p50_ttft_ms", "p99_ttft_ms")),
-    ("TPOT p50 / p99, ms", lambda found: _pair(found, "p50_tpot_ms", "p99_tpot_ms")),
-    ("ITL p50 / p99, ms", lambda found: _pair(found, "p50_itl_ms", "p99_itl_ms")),
-    ("end p50 / p99, ms", lambda found: _pair(found, "p50_e2el_ms", "p99_e2el_ms")),
-    ("failed", lambda found: str(found["failed"])),
-)
+_TIMES = {"TTFT": "ttft", "TPOT": "tpot", "ITL": "itl", "end": "e2el"}
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
@@ -35,7 +29,7 @@ def summary(record: dict[str, Any]) -> str:
     """What the numbers say, in plain lines."""
     if "overhead" in record:
         return _overhead_summary(record["overhead"])
-    return "\n".join(line for line in (*_about(record), *map(_ratio, record["ratios"])) if line)
+    return "\n".join([*map(_rates, record["contestants"]), *_about(record), *map(_ratio, record["ratios"])])
 
 
 def _about(record: dict[str, Any]) -> list[str]:
@@ -88,14 +82,28 @@ def _main(record: dict[str, Any]) -> Table:
         f"{load['output']} out",
         caption=f"{origin.device['name']}, {record['threads']} threads; rounds: {record['repetitions']}",
     )
-    made.add_column("", no_wrap=True)
-    for heading, _ in _COLUMNS:
+    made.add_column("milliseconds", no_wrap=True)
+    for heading in _STATISTICS:
         made.add_column(heading, justify="right")
     for found in record["contestants"]:
-        made.add_row(found["name"], *(cell(found) for _, cell in _COLUMNS))
+        _section(made, found, found["name"])
     for name, found in record["groups"].items():
-        made.add_row(f"  of it {name}", *(cell(found) for _, cell in _COLUMNS))
+        _section(made, found, f"of it {name}")
     return made
+
+
+def _section(table: Table, found: dict[str, Any], name: str) -> None:
+    """The rows of one contestant, or of one group of its requests."""
+    table.add_section()
+    table.add_row(f"[bold]{escape(name)}[/bold]")
+    for heading, key in _TIMES.items():
+        if f"p50_{key}_ms" in found:
+            table.add_row(f"  {heading}", *(f"{found[f'{which}_{key}_ms']:,.1f}" for which in _STATISTICS))
+
+
+def _rates(found: dict[str, Any]) -> str:
+    line = f"{found['name']}: {found['output_throughput']:,.1f} output tokens/s, {found['request_throughput']:.2f} "
+    return f"{line}requests/s, {found['completed']} completed, {found['failed']} failed"
 
 
 _PREFIX = (
@@ -141,7 +149,3 @@ def _overhead_summary(found: Any) -> str:
         f"HTTP, scheduling and text add {found.share:.1%} to the engine's own time a token (round by round "
         f"{found.paired.minimum:.1%} to {found.paired.maximum:.1%})"
     )
-
-
-def _pair(found: dict[str, Any], first: str, second: str) -> str:
-    return f"{found[first]:,.1f} / {found[second]:,.1f}" if first in found else ""
