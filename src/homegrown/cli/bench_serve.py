@@ -15,7 +15,7 @@ import tyro
 
 from homegrown import device as devices
 from homegrown.bench.record import default_path
-from homegrown.bench.serve import SCENARIOS, Load, ServePlan, run_serve, turns
+from homegrown.bench.serve import SCENARIOS, Load, ServePlan, run_serve, turns, write
 from homegrown.bench.serve.figures import Slo
 from homegrown.bench.serve.show import summary, tables
 from homegrown.bench.serve.target import Asking
@@ -122,13 +122,13 @@ def serve(argv: list[str]) -> int:
     plan.check()
     device = devices.pick(measuring.device)
     with bar(turns(plan)) as tick:
-        finished = run_serve(plan, device, ["bench", "serve", *argv], tick)
-    name = str(finished.record["scenario"])
+        record = run_serve(plan, device, ["bench", "serve", *argv], tick)
+    name = str(record["scenario"])
     out = measuring.out or default_path("serve", f"{name}-{plan.random}" if plan.random else name)
-    finished.write(out)
-    for table in tables(finished.record):
+    write(record, out)
+    for table in tables(record):
         console.print(table)
-    print(f"{summary(finished.record)}\nrecord: {out}")
+    print(f"{summary(record)}\nrecord: {out}")
     return 0
 
 

@@ -6,6 +6,6 @@ them, so that tools which read those read these.
 
 from homegrown.bench.serve.load import Load
 from homegrown.bench.serve.presets import SCENARIOS, Scenario
-from homegrown.bench.serve.run import Finished, ServePlan, run_serve, turns
+from homegrown.bench.serve.run import ServePlan, run_serve, turns, write
 
-__all__ = ["SCENARIOS", "Finished", "Load", "Scenario", "ServePlan", "run_serve", "turns"]
+__all__ = ["SCENARIOS", "Load", "Scenario", "ServePlan", "run_serve", "turns", "write"]

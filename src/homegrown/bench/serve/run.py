@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -90,25 +91,17 @@ class ServePlan:
                 f"--repetitions {self.repetitions} after --warmup {self.warmup}: at least one repetition is needed, "
                 "and no fewer than no warm-up requests"
             )
-        if self.peer and self.load.lengths("turns").most > 1:
-            raise UsageError("--peer: static batches cannot answer turn by turn; choose a load with --turns 1")
+        if self.peer and (self.load.lengths("turns").most > 1 or self.asking.api == "chat"):
+            raise UsageError(
+                "--peer: static batches continue plain texts, once; choose a load with --turns 1 and --api completions"
+            )
         if self.peer and self.load.long:
             raise UsageError("--peer: a load that goes on until a long prompt is answered differs for each contestant")
 
 
-@dataclass
-class Finished:
-    """A benchmark that has run.
-
-    Attributes:
-        record: everything, as it is written down.
-    """
-
-    record: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Write as indented JSON, atomically."""
-        write_bytes(path, msgspec.json.format(msgspec.json.encode(self.record), indent=1) + b"\n")
+def write(record: dict[str, Any], path: Path) -> None:
+    """Write as indented JSON, atomically."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
 
 
 def turns(plan: ServePlan) -> int:
@@ -123,7 +116,7 @@ def turns(plan: ServePlan) -> int:
 
 def run_serve(
     plan: ServePlan, device: torch.device, argv: Sequence[str], tick: Callable[[str], None] = lambda label: None
-) -> Finished:
+) -> dict[str, Any]:
     """Run a benchmark.
 
     Args:
@@ -131,6 +124,9 @@ def run_serve(
         device: what the servers run on, for the record.
         argv: the command's arguments, for the record.
         tick: told the contestant's name whenever a request has ended.
+
+    Returns:
+        The record: figures, what they are made of, and where they come from.
 
     Raises:
         UserError: a server or the peer cannot be started, or answers nothing.
@@ -142,7 +138,7 @@ def run_serve(
     with ExitStack() as stack:
         folder = stack.enter_context(_model(plan))
         words = _words(plan, folder)
-        began = datetime.now(UTC)
+        began, busy = datetime.now(UTC), os.getloadavg()[0]
         body = _overhead(plan, folder, words, tick) if plan.overhead else _contest(plan, folder, words, tick)
     head = {
         "kind": "serve",
@@ -150,8 +146,9 @@ def run_serve(
         "date": f"{began:%Y%m%d-%H%M%S}",
         "scenario": "overhead" if plan.overhead else plan.scenario,
         "origin": origin(device, argv, False, [PEER] if plan.peer else []),
+        "load_average_before": busy,
     }
-    return Finished(head | body)
+    return head | body
 
 
 def _contest(plan: ServePlan, folder: Path | None, words: Words, tick: Callable[[str], None]) -> dict[str, Any]:
@@ -160,6 +157,7 @@ def _contest(plan: ServePlan, folder: Path | None, words: Words, tick: Callable[
         found = [results(contestant, plan.slo) for contestant in contestants]
         main = contestants[0]
         outcomes = pooled(main)
+        growing = plan.load.lengths("turns").most > 1
         return {
             **_settings(plan, words, main),
             **{name: value for name, value in found[0].items() if name not in ("name", "rounds")},
@@ -168,9 +166,9 @@ def _contest(plan: ServePlan, folder: Path | None, words: Words, tick: Callable[
             "ratios": ratios(found),
             "order": order,
             "groups": _groups(main, plan.slo),
-            "turns_table": by_turn(outcomes) if plan.load.lengths("turns").most > 1 else [],
-            "prefix_table": by_new_tokens(outcomes),
-            "prefix_line": ttft_line(outcomes),
+            "turns_table": by_turn(outcomes) if growing else [],
+            "prefix_table": [] if growing else by_new_tokens(outcomes),
+            "prefix_line": None if growing else ttft_line(outcomes),
             "pace": [pace(run.outcomes) for run in main.runs] if plan.load.long else [],
         }
 

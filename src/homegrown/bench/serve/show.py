@@ -8,6 +8,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from homegrown.bench.serve.sessions import FIRST
+
+BUSY = 0.5
+"""With a higher load average before it began, a run was disturbed."""
+
 _TIMES = {"TTFT": "ttft", "TPOT": "tpot", "ITL": "itl", "end": "e2el"}
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
@@ -28,8 +33,12 @@ def tables(record: dict[str, Any]) -> list[Table]:
 def summary(record: dict[str, Any]) -> str:
     """What the numbers say, in plain lines."""
     if "overhead" in record:
-        return _overhead_summary(record["overhead"])
-    return "\n".join([*map(_rates, record["contestants"]), *_about(record), *map(_ratio, record["ratios"])])
+        lines = [_overhead_summary(record["overhead"])]
+    else:
+        lines = [*map(_rates, record["contestants"]), *_about(record), *map(_ratio, record["ratios"])]
+    if record["load_average_before"] > BUSY:
+        lines.append(f"disturbed: the load average was {record['load_average_before']:.1f} before it began")
+    return "\n".join(lines)
 
 
 def _about(record: dict[str, Any]) -> list[str]:
@@ -73,13 +82,9 @@ def _ratio(ratio: dict[str, Any]) -> str:
 
 
 def _main(record: dict[str, Any]) -> Table:
-    load, origin = record["load"], record["origin"]
-    arrive = f"{load['rate']:g} a second" if load["rate"] else "all at once"
-    if load["concurrency"]:
-        arrive += f", {load['concurrency']} at a time"
+    origin = record["origin"]
     made = Table(
-        title=f"{record['scenario']}: {load['requests']} sessions, {arrive}; {load['input']} tokens in, "
-        f"{load['output']} out",
+        title=_title(record["scenario"], record["load"]),
         caption=f"{origin.device['name']}, {record['threads']} threads; rounds: {record['repetitions']}",
     )
     made.add_column("milliseconds", no_wrap=True)
@@ -87,9 +92,20 @@ def _main(record: dict[str, Any]) -> Table:
         made.add_column(heading, justify="right")
     for found in record["contestants"]:
         _section(made, found, found["name"])
-    for name, found in record["groups"].items():
-        _section(made, found, f"of it {name}")
+    groups = {name: found for name, found in record["groups"].items() if name != FIRST}
+    if len(groups) > 1:
+        for name, found in groups.items():
+            _section(made, found, f"of it {name}")
     return made
+
+
+def _title(scenario: str, load: dict[str, Any]) -> str:
+    lengths = f"{load['input']} tokens in, {load['output']} out"
+    if load["long"]:
+        return f"{scenario}: {load['long']:,} tokens in, beside {load['concurrency']} streams of {lengths}"
+    arrive = f"{load['rate']:g} a second" if load["rate"] else "as they can"
+    at_once = f", {load['concurrency']} at a time" if load["concurrency"] else ""
+    return f"{scenario}: {load['requests']} sessions, {arrive}{at_once}; {lengths}"
 
 
 def _section(table: Table, found: dict[str, Any], name: str) -> None:
@@ -97,7 +113,7 @@ def _section(table: Table, found: dict[str, Any], name: str) -> None:
     table.add_section()
     table.add_row(f"[bold]{escape(name)}[/bold]")
     for heading, key in _TIMES.items():
-        if f"p50_{key}_ms" in found:
+        if found.get(f"mean_{key}_ms"):
             table.add_row(f"  {heading}", *(f"{found[f'{which}_{key}_ms']:,.1f}" for which in _STATISTICS))
 
 
