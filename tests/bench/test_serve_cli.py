@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from homegrown.bench.serve import peer
+from homegrown.bench.serve import overhead, peer
 from homegrown.bench.serve.child import running
 from homegrown.bench.serve.standin import write_standin
 from homegrown.cli import bench
@@ -54,7 +54,7 @@ def test_a_record_says_what_was_measured_and_where(tmp_path, capsys):
     assert (record["num_prompts"], record["request_rate"], record["max_concurrency"]) == (4, "inf", 1)
     assert record["load"]["input"] == "6" and not record["exact_lengths"]
     assert record["goodput_share"] == 0.75
-    assert len(record["ttfts"]) == len(record["itls"]) == 4
+    assert len(record["ttfts"]) == len(record["itls"]) == len(record["request_groups"]) == 4
     out = capsys.readouterr().out
     assert "output tokens/s, " in out and "3 completed, 1 failed" in out
     assert "prefix cache: 50.0% of prompt tokens, in 3 of 3 requests" in out
@@ -139,21 +139,29 @@ class TestStandIn:
 
 
 class TestRealServer:
-    @pytest.fixture(autouse=True)
-    def _needs_it(self):
-        pytest.importorskip("homegrown.cli.serve")
-
     def test_measures_homegrown_serve(self, folder, tmp_path):
-        run("steady", "--model", str(folder), "--requests", "4", "--input", "20", "--output", "5", "--threads", "1",
-            "--out", "real.json")  # fmt: skip
+        run("steady", "--model", str(folder), "--requests", "4", "--input", "20", "--output", "5", "--out", "real.json")
         record = json.loads((tmp_path / "real.json").read_text())
         assert (record["completed"], record["failed"], record["short_answers"]) == (4, 0, 0)
         assert record["output_lens"] == [5] * 4
         assert record["input_lens"] == [21] * 4  # and the token that opens every text
 
     def test_prefix_hits(self, folder, tmp_path):
-        run("prefix", "--model", str(folder), "--requests", "2", "--prefix", "96", "--prefixes", "1", "--threads", "1",
-            "--input", "8,40", "--out", "real.json")  # fmt: skip
+        run("prefix", "--model", str(folder), "--requests", "2", "--prefix", "96", "--prefixes", "1",
+            "--input", "8,40", "--serve=--page-size 16", "--out", "real.json")  # fmt: skip
         record = json.loads((tmp_path / "real.json").read_text())
         assert {row["group"]: row["median_cached_tokens"] for row in record["prefix_table"]} == {"hit": 96, "cold": 0}
-        assert record["prefix_line"]["ms_per_new_token"] != 0
+        assert record["prefix_line"].keys() == {"ms_per_new_token", "ms_at_zero", "r2"}
+        assert "--page-size" in record["serve_arguments"]
+
+    def test_overhead(self, folder, tmp_path, monkeypatch, capsys):
+        for name, value in {"PROMPT": 16, "ANSWER": 12, "QUEUES": (0, 40, 0), "_STEPS": 4, "_SETTLE": 1}.items():
+            monkeypatch.setattr(overhead, name, value)
+        run("--model", str(folder), "--overhead", "--repetitions", "2", "--out", "real.json")
+        found = json.loads((tmp_path / "real.json").read_text())["overhead"]
+        engine, http = found["engine_ms"], found["http_ms"]
+        assert len(engine["values"]) == len(http["values"]) == 2
+        assert found["share"] == pytest.approx(http["median"] / engine["median"] - 1)
+        assert [queued["waiting"] for queued in found["queued"]] == [0, 40, 0]
+        assert all(queued["step_ms"]["median"] > 0 for queued in found["queued"])
+        assert "to the engine's own time a token" in capsys.readouterr().out

@@ -22,6 +22,8 @@ from .serving import Script, Scripted, listening
 WORDS = Words.common()
 SLACK = 0.25
 """Seconds that a busy machine may add to any pause."""
+EARLY = 0.005
+"""Seconds by which a timer may wake too early."""
 
 
 def run(script, load, *, asking=None, told=lambda outcome: None):
@@ -43,17 +45,17 @@ def test_pauses_are_measured():
     script = Script(pieces=[(0.12, " a"), (0.05, " b"), (0.05, " c"), (0.05, " d")], tokens=4)
     done, _ = run(script, Load(requests=3, concurrency=1, output="4"))
     for outcome in done.outcomes:
-        assert 0.12 <= outcome.ttft <= 0.12 + SLACK
+        assert 0.12 - EARLY <= outcome.ttft <= 0.12 + SLACK
         assert len(outcome.gaps) == 3
-        assert all(0.049 <= gap <= 0.05 + SLACK for gap in outcome.gaps)
+        assert all(0.05 - EARLY <= gap <= 0.05 + SLACK for gap in outcome.gaps)
         assert outcome.tpot == pytest.approx(sum(outcome.gaps) / 3)
         assert outcome.text == " a b c d"
     found = figures(done.outcomes, done.duration)
-    assert 120 <= found["median_ttft_ms"] <= 120 + 1e3 * SLACK
-    assert 49 <= found["median_itl_ms"] <= 50 + 1e3 * SLACK
+    assert 115 <= found["median_ttft_ms"] <= 120 + 1e3 * SLACK
+    assert 45 <= found["median_itl_ms"] <= 50 + 1e3 * SLACK
     assert found["completed"] == 3
     assert found["output_throughput"] == pytest.approx(12 / done.duration)
-    assert done.duration >= 3 * 0.27
+    assert done.duration >= 3 * (0.27 - 4 * EARLY)
 
 
 def test_a_piece_may_have_several_tokens():

@@ -52,7 +52,7 @@ class Server:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the random model's weights."""
     serve: Annotated[str, tyro.conf.arg(metavar="ARGUMENTS")] = ""
-    """Further arguments of `homegrown serve`, in quotes, such as "--max-ttft 0 --pages-memory 2GB"."""
+    """Further arguments of `homegrown serve`, in quotes behind an equals sign: --serve="--max-ttft 0 --invariant"."""
     model_name: str = ""
     """What requests call the model; by default what the server lists first."""
     tokenizer: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(optional)")] = None

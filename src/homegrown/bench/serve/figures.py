@@ -85,8 +85,8 @@ def series(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
         "itls": [[_digits(gap) for gap in outcome.gaps] if outcome.ok else [] for outcome in ordered],
         "start_times": [_digits(outcome.sent) for outcome in ordered],
         "e2els": [_digits(outcome.latency) if outcome.ok else 0.0 for outcome in ordered],
-        "groups": [outcome.group for outcome in ordered],
-        "turns": [outcome.turn for outcome in ordered],
+        "request_groups": [outcome.group for outcome in ordered],
+        "request_turns": [outcome.turn for outcome in ordered],
         "errors": [f"{outcome.error}: {outcome.message}" if outcome.error else "" for outcome in ordered],
     }
 

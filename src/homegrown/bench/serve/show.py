@@ -153,9 +153,9 @@ def _overhead(record: dict[str, Any]) -> Table:
     made = Table(title="one request at a time", caption=origin.device["name"])
     for heading in ("", "ms a token", "quartiles"):
         made.add_column(heading, justify="right" if heading else "left")
-    spreads = {"engine alone": found.engine_ms, "through HTTP": found.http_ms}
-    spreads |= {f"a step, {queued.waiting:,} waiting": queued.step_ms for queued in found.queued}
-    for name, spread in spreads.items():
+    rows = [("engine alone", found.engine_ms), ("through HTTP", found.http_ms)]
+    rows += [(f"a step, {queued.waiting:,} waiting", queued.step_ms) for queued in found.queued]
+    for name, spread in rows:
         made.add_row(name, f"{spread.median:.3f}", f"{spread.lower_quartile:.3f} to {spread.upper_quartile:.3f}")
     return made
 
