@@ -15,6 +15,7 @@ from homegrown.serve.http.clients import ANONYMOUS, Client
 from homegrown.serve.http.metrics import CONTENT_TYPE, Metrics
 from homegrown.serve.http.usage import UsageStore
 
+
 class Health:
     """Handlers of `/health`, `/ready`, `/metrics`, `/v1/load` and `/v1/usage`.
 

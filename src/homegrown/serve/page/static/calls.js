@@ -1,6 +1,6 @@
 // Tool calls: what the model wants to be called, and a box for each to say what came of it.
 
-import { element, growing, onEnter } from "./dom.js";
+import { element, growing, listing, onEnter } from "./dom.js";
 
 export class Calls {
   #calls = [];
@@ -24,7 +24,8 @@ export class Calls {
     this.#calls = this.#calls.filter((call) => call.finish());
     if (!this.#calls.length) return;
     const send = element("button", {}, this.#calls.length > 1 ? "Send the results" : "Send the result");
-    this.#form = element("form", { className: "results" }, element("p", {}, "Nothing runs by itself here: you answer for the tool."), send);
+    const note = element("p", {}, "Nothing runs by itself here: you answer for the tool.");
+    this.#form = element("form", { className: "results" }, note, send);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.settle();
@@ -76,7 +77,7 @@ class Call {
     this.id = id;
     this.name = name;
     const head = element("p", { className: "bar" }, element("span", {}, "Calls ", element("code", {}, name)));
-    const shown = element("pre", { tabIndex: 0, role: "region", "aria-label": "Arguments" }, element("code", {}, this.#shown));
+    const shown = listing("Arguments", element("code", {}, this.#shown));
     this.#element = element("section", { className: "call", "aria-label": `Call of ${name}` }, head, shown);
     host.append(this.#element);
   }
@@ -102,14 +103,15 @@ class Call {
   }
 
   ask(next) {
-    this.box = growing(element("textarea", { rows: 2, placeholder: "What the tool answers", "aria-label": `Result of ${this.name}` }));
+    const label = `Result of ${this.name}`;
+    this.box = growing(element("textarea", { rows: 2, placeholder: "What the tool answers", "aria-label": label }));
     this.#element.append(this.box);
     onEnter(this.box, next);
   }
 
   settle() {
     this.result = this.box.value;
-    const shown = element("pre", { tabIndex: 0, role: "region", "aria-label": `Result of ${this.name}` }, this.result || "(empty)");
+    const shown = listing(`Result of ${this.name}`, this.result || "(empty)");
     this.box.replaceWith(element("p", { className: "bar" }, "Result"), shown);
   }
 }

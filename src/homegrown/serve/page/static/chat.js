@@ -4,11 +4,16 @@ import { Answer } from "./answer.js";
 import { Question } from "./question.js";
 import { Refusal } from "./server.js";
 
+const told = (error) => (error instanceof Refusal ? error.message : `This page has a defect: ${error.message}`);
+
 export class Chat {
   #turns = [];
   #running = null;
 
-  /** `parts`: server, settings, host (where turns are shown), announcer, follower; `onState` hears when work begins and ends. */
+  /**
+   * `parts`: server, settings, host (where turns are shown), announcer, follower.
+   * `onState(running, answer)` hears when work begins and ends.
+   */
   constructor(parts, onState) {
     this.parts = parts;
     this.onState = onState;
@@ -62,7 +67,7 @@ export class Chat {
       const body = settings.request(messages);
       for await (const chunk of server.complete(body, running.signal)) answer.take(chunk);
     } catch (error) {
-      if (!running.signal.aborted) trouble = error instanceof Refusal ? error.message : `This page has a defect: ${error.message}`;
+      if (!running.signal.aborted) trouble = told(error);
     }
     const goOn = () => !this.running && this.#answer();
     answer.end(trouble, running.signal.aborted, () => this.#again(answer), goOn);

@@ -34,7 +34,7 @@ export class Compute {
   /** Take [text, experts] of some tokens. Nothing is drawn as long as nobody looks. */
   push(tokens) {
     this.#tokens.push(...tokens);
-    if (this.shown) this.#paint();
+    if (this.shown && this.known) this.#paint();
   }
 
   show(wanted) {
@@ -44,7 +44,7 @@ export class Compute {
 
   /** Draw everything on the scale of all tokens. */
   finish() {
-    if (!this.shown) return;
+    if (!this.shown || !this.known) return;
     this.#scale = null;
     this.#paint();
   }

@@ -18,6 +18,11 @@ export function button(label, act, properties = {}) {
   return made;
 }
 
+/** Text in columns, which can be scrolled by keyboard where it is too wide or too long. */
+export function listing(label, ...children) {
+  return element("pre", { tabIndex: 0, role: "region", "aria-label": label }, ...children);
+}
+
 /** A button that copies what `read` returns, and says whether that went well. */
 export function copyButton(read, properties = {}) {
   const made = button("Copy", async () => {

@@ -1,6 +1,6 @@
 // Markdown's tree as elements. Text of the model only ever becomes text nodes, and addresses that were checked.
 
-import { copyButton, element } from "./dom.js";
+import { copyButton, element, listing } from "./dom.js";
 import { inline } from "./inline.js";
 
 /** The element of a block. */
@@ -24,9 +24,8 @@ export function extend(drawn, text) {
 function codeBlock({ language, text }) {
   const code = element("code", {}, document.createTextNode(text));
   const copy = copyButton(() => code.textContent, { "aria-label": "Copy the code" });
-  const label = `Code${language && `, ${language}`}`;
-  const frame = element("pre", { tabIndex: 0, role: "region", "aria-label": label }, code);
-  return element("div", { className: "code" }, element("div", { className: "bar" }, element("span", {}, language), copy), frame);
+  const bar = element("div", { className: "bar" }, element("span", {}, language), copy);
+  return element("div", { className: "code" }, bar, listing(`Code${language && `, ${language}`}`, code));
 }
 
 function list({ ordered, first, items }) {

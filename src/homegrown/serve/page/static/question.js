@@ -30,7 +30,8 @@ export class Question {
     const box = growing(element("textarea", { value: this.#text, rows: 2, "aria-label": "Your message" }));
     const cancel = () => this.#show().focus();
     const send = () => box.value.trim() && this.#onChange(box.value);
-    const form = element("form", {}, box, element("div", { className: "acts" }, button("Cancel", cancel), element("button", {}, "Send")));
+    const acts = element("div", { className: "acts" }, button("Cancel", cancel), element("button", {}, "Send"));
+    const form = element("form", {}, box, acts);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       send();
