@@ -120,7 +120,8 @@ def test_no_links(shown, text):
 def test_any_split_gives_the_same(shown):
     dice = random.Random(7)
     parts = ["# h", "text *em* and", "- a", "  - b", "1. c", "```py", "x = `1`", "```", "", "| a | b |", "|---|---|",
-             "| 1 | 2 |", "> q", "***", "**x", "y**", "   indented", "~~~", "    code", "-", "2. d", "``", "`"]  # fmt: skip
+             "| 1 | 2 |", "> q", "***", "**x", "y**", "   indented", "~~~", "    code", "-",
+             "2. d", "``", "`"]  # fmt: skip
     for _ in range(60):
         text = "\n".join(dice.choice(parts) for _ in range(dice.randint(1, 14)))
         cuts = sorted({0, len(text), *(dice.randint(0, len(text)) for _ in range(8))})
