@@ -47,7 +47,10 @@ def growth(work):
     return int(run.stdout)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of peak memory")
+needs_status = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of peak memory")
+
+
+@needs_status
 def test_peaks(large, tmp_path):
     size = (large / "model.safetensors").stat().st_size
     assert size > 80 * MIB

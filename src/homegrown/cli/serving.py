@@ -58,7 +58,7 @@ async def serve(args: Serve, keys: Keys) -> int:
 
     address, launch = args.address, launch_of(args)
     sock = bind(address.host, address.port)
-    model = describe(args.model, args.engine.dtype)
+    model = describe(args.model, args.engine.dtype, args.engine.weights)
     shown = card(model, _naming(args), capacity(model, launch.options))
     set_up(args.records.log)
     allow_connections()
@@ -82,10 +82,11 @@ async def serve(args: Serve, keys: Keys) -> int:
 def table(args: Serve, model: Model, card: ModelCard, ready: Ready | None, url: str, keys: int) -> Table:
     """What was chosen."""
     engine = args.engine
+    kind = str(model.dtype).removeprefix("torch.")
     steps = model.config.mtp.steps if model.config.mtp.layers and engine.speculate else 0
     rows = {
         "model": f"{', '.join(card.ids)} ({model.folder})",
-        "weights": str(model.dtype).removeprefix("torch."),
+        "weights": f"int8, all else {kind}" if engine.weights == "int8" else kind,
         "context": f"{card.context_length:,} tokens, of them at most {card.max_output:,} of an answer",
         "key cache": f"{ready.pages:,} pages of {ready.page_size} tokens" if ready else "",
         "speculation": f"{steps} tokens at a time" if steps else "off",

@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from homegrown.config import ModelConfig
 from homegrown.config.atomic import atomic_dir
 from homegrown.hub.errors import HubError
+from homegrown.hub.int8 import read_int8
 from homegrown.hub.layout import TRANSFORMERS, Layout, default_layout, named_layout
 from homegrown.hub.mapping import CORRECTION, tensors
 from homegrown.hub.published import CONFIG, render_config
+from homegrown.hub.quantised import LOADED
 from homegrown.hub.source import GENERATION, Source, open_source
 from homegrown.hub.weights import ModelWeights, Run, cast
 from homegrown.hub.writer import SHARD_SIZE, Entry, Progress, entries, whole, write
 from homegrown.model import Longcat
+from homegrown.model.int8 import eight_bit_names, hollow, is_quantised
 from homegrown.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -56,6 +59,7 @@ def load(
     dtype: torch.dtype | None = None,
     *,
     keep_unused: bool = False,
+    int8: bool = False,
 ) -> tuple[Longcat, Tokenizer | None]:
     """Read a model of the family, in any of its published layouts.
 
@@ -68,6 +72,8 @@ def load(
         dtype: of the parameters. None keeps each one's stored dtype, bfloat16 for eight-bit weights. The router's
             weights are never narrowed, its correction bias is float32 always.
         keep_unused: also keep tensors that no forward pass reads, for `save`.
+        int8: round large matrices to eight bits as they are read, as `homegrown.model.int8` says; `dtype` is that of
+            activations and of all else, bfloat16 where it is None. Such a model is for inference and cannot be saved.
 
     Returns:
         The model, and its tokenizer or None if the directory has none.
@@ -81,6 +87,9 @@ def load(
         with torch.device("meta"):
             model = Longcat(source.config)
         target = torch.get_default_device() if device is None else torch.device(device)
+        if int8:
+            _fill_int8(model, source, target, LOADED if dtype is None else dtype)
+            return model, tokenizer
         shapes = tensors(source.config)
         state = {ours: _materialise(source, ours, shape, target, dtype) for ours, shape in shapes.items()}
         model.load_state_dict(state, assign=True)
@@ -112,8 +121,14 @@ def save(
         overwrite: replace a model's directory that is there, once the new one is complete.
 
     Raises:
-        HubError: `path` exists, the layout cannot hold the model, or its parameters have no memory (meta device).
+        HubError: `path` exists, the layout cannot hold the model, or its parameters have no memory (meta device) or
+            were rounded to eight bits.
     """
+    if is_quantised(model):
+        raise HubError(
+            f"{path}: cannot save: this model's weights were rounded to eight bits for inference; save the model they "
+            "came from, or load it again without int8"
+        )
     config = model.config
     origin = _origins.get(model, Origin(default_layout(config)))
     names = origin.layout if layout is None else named_layout(layout, config)
@@ -183,6 +198,21 @@ def default_generation(config: ModelConfig, layout: Layout) -> dict[str, Any]:
         "top_p": 0.95,
         "top_k": 0 if layout is TRANSFORMERS else -1,  # no top-k, in the readers' different words
     }
+
+
+def _fill_int8(model: Longcat, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+    """Fill a model that was built without memory, with large matrices in eight bits."""
+    with torch.device("meta"):
+        hollow(model, dtype)
+    rounded = {*eight_bit_names(model)}
+    state: dict[str, Tensor] = {}
+    for ours, shape in tensors(source.config).items():
+        if ours in rounded:
+            read = read_int8(source.weights, ours, shape, device, dtype)
+            state |= {f"{ours}.values": read.values, f"{ours}.scale": read.scale}
+        else:
+            state[ours] = _materialise(source, ours, shape, device, dtype)
+    model.load_state_dict(state, assign=True)
 
 
 def _materialise(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import reduce
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -91,6 +92,22 @@ class CheckpointWeights:
             for begin in range(first, last, PIECE):
                 end = min(begin + PIECE, last)
                 self._fill(part.published, begin - part.start, out[begin - start : end - start])
+
+    def file(self, part: Part) -> Path:
+        """The file a tensor lies in."""
+        return self._checkpoint.tensors[part.published].file
+
+    def has_int8_rows(self, part: Part) -> bool:
+        """Whether a tensor is stored as int8, with a scale for each row."""
+        return part.published in self._schemes and self._checkpoint.tensors[part.published].dtype == torch.int8
+
+    def int8_rows(self, part: Part, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Rows [first, first + count) of such a tensor as they are stored: int8 [count, columns], scales [count]."""
+        columns = part.shape[-1]
+        values = torch.empty(count * columns, dtype=torch.int8)
+        self._checkpoint.read(part.published, first * columns, values)
+        scale = self._checkpoint.load(self._schemes[part.published].scale).view(-1)
+        return values.view(count, columns), scale[first : first + count]
 
     def _runs(self, ours: str, start: int, count: int) -> Iterator[tuple[Part, int, int]]:
         """The parts that overlap a run of elements, each with the first and past-the-end element of the overlap."""

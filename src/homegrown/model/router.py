@@ -69,13 +69,17 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """The routed experts' weights, stacked."""
+    """The routed experts, their weights stacked."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         number, width, hidden = config.n_routed_experts, config.expert_ffn_hidden_size, config.hidden_size
         self.gate_up_proj = nn.Parameter(torch.empty(number, 2, width, hidden))
         self.down_proj = nn.Parameter(torch.empty(number, hidden, width))
+
+    def forward(self, x_NH: Tensor, index_NK: Tensor, gate_NK: Tensor) -> Tensor:
+        """Σ over each token's choices among them of gate · output, [N, H]."""
+        return ops.experts(x_NH, index_NK, gate_NK, self.gate_up_proj, self.down_proj)
 
 
 class Dispatcher(Protocol):
@@ -101,8 +105,8 @@ class LocalDispatcher:
         return x_NH, index_NK, gate_NK
 
     def compute(self, sent: tuple[Tensor, Tensor, Tensor], experts: Experts) -> Tensor:
-        """The experts and the sum over choices in one op."""
-        return ops.experts(*sent, experts.gate_up_proj, experts.down_proj)
+        """The experts and the sum over choices at once."""
+        return experts(*sent)
 
     def receive(self, computed: Tensor) -> Tensor:
         """It is there."""

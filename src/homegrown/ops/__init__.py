@@ -5,6 +5,8 @@ from homegrown.ops.cross_entropy import linear_cross_entropy
 from homegrown.ops.experts import experts
 from homegrown.ops.grouped import grouped_outer, grouped_product
 from homegrown.ops.indexing import core_targets, index_scores, indexer_loss, select
+from homegrown.ops.int8 import Int8, dequantise, int8_linear, int8_product_of, int8_rows, quantise, scale_dtype
+from homegrown.ops.int8_experts import int8_experts
 from homegrown.ops.latent import expand_keys, latent_attention
 from homegrown.ops.linear import linear
 from homegrown.ops.norm import rms_norm
@@ -17,18 +19,25 @@ from homegrown.ops.swiglu import swiglu
 
 __all__ = [
     "OPS",
+    "Int8",
     "Span",
     "attention",
     "core_targets",
+    "dequantise",
     "expand_keys",
     "experts",
     "grouped_outer",
     "grouped_product",
     "index_scores",
     "indexer_loss",
+    "int8_experts",
+    "int8_linear",
+    "int8_product_of",
+    "int8_rows",
     "latent_attention",
     "linear",
     "linear_cross_entropy",
+    "quantise",
     "recomputable",
     "remember",
     "rms_norm",
@@ -36,6 +45,7 @@ __all__ = [
     "row",
     "row_by_row",
     "saving",
+    "scale_dtype",
     "select",
     "swiglu",
     "table",

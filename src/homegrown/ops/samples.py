@@ -53,7 +53,7 @@ def samples(length: int) -> list[Sample]:
     draw = _Draw()
     return [
         *_elementwise(draw, length), *_products(draw, length), *_grouped(draw, length), *_attention(draw, length),
-        *_lookups(draw, length),
+        *_lookups(draw, length), *_int8(draw, length),
     ]  # fmt: skip
 
 
@@ -178,3 +178,23 @@ def _lookups(draw: _Draw, length: int) -> list[Sample]:
         draw.normal(BATCH, length, HEADS),
     ]
     return [Sample("embedding", [draw.normal(length // 4, length)], embedding), Sample("select", index, select)]
+
+
+def _int8(draw: _Draw, length: int) -> list[Sample]:
+    tokens, width, inner = BATCH * length, 2 * length, length
+    index = draw.integers(EXPERTS + ZERO_EXPERTS, tokens, CHOICES)
+    gate = draw.normal(tokens, CHOICES).softmax(-1)
+    matrices = [draw.weight(inner, width), draw.weight(EXPERTS, 2, inner, width), draw.weight(EXPERTS, width, inner)]
+
+    def rounded(weight: Tensor, x: Tensor) -> ops.Int8:
+        return ops.Int8(*(part.to(x.device) for part in ops.quantise(weight, x.dtype)))
+
+    def linear(x: Tensor) -> Tensor:
+        return ops.int8_linear(x.detach(), *rounded(matrices[0], x))
+
+    def experts(x: Tensor) -> Tensor:
+        weights = (rounded(matrix, x) for matrix in matrices[1:])
+        return ops.int8_experts(x.detach(), index.to(x.device), gate.to(x.device), *weights)
+
+    row = draw.normal(tokens, width)
+    return [Sample("int8_linear", [row], linear), Sample("int8_experts", [row], experts)]

@@ -28,6 +28,7 @@ from homegrown.serve.worker.thread import ThreadBackend
 
 from ..tiny import tiny_config, tiny_model, tiny_tokenizer
 
+CARD = ModelCard(id="tiny", context_length=2048, max_output=1024, thinking=False)
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "print"}], "max_tokens": 8}
 """A body for both dialects."""
 
@@ -61,11 +62,15 @@ class Live:
 
 @contextmanager
 def live(
-    backend: Backend, keys: Keys | None = None, patience: Patience | None = None, **options: Any
+    backend: Backend,
+    keys: Keys | None = None,
+    patience: Patience | None = None,
+    card: ModelCard = CARD,
+    **options: Any,
 ) -> Iterator[Live]:
     """Serve the tiny model's card and tokenizer in front of a backend; yields once it is ready."""
-    card = ModelCard(id="tiny", context_length=2048, max_output=1024, thinking=False)
-    service = Service(MeteredBackend(backend), tiny_tokenizer(), tiny_config(), card)
+    config = tiny_config(max_position_embeddings=card.context_length)
+    service = Service(MeteredBackend(backend), tiny_tokenizer(), config, card)
     front = build_app(service, Options(**{"model": "tiny", "max_ttft": 0.0, **options}), keys)
     with serving(front, patience) as running:
         yield running

@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from homegrown.serve import page
 from homegrown.serve.api import anthropic, openai, responses
 from homegrown.serve.api.seal import Seal
 from homegrown.serve.batches.desk import Desk
@@ -83,7 +84,7 @@ class Front:
         self.desk = Desk(options.files, options, self._takes, self._limiter.afford) if options.files else None
         health = Health(backend, self.admission, self._metrics, self._usage)
         self._inner = Starlette(
-            routes=[*health.routes(), *routes, *(self.desk.routes() if self.desk else [])],
+            routes=[*page.routes(), *health.routes(), *routes, *(self.desk.routes() if self.desk else [])],
             exception_handlers={ApiError: on_api_error, HTTPException: on_http_error, Exception: on_defect},
             lifespan=self._lifespan,
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from homegrown.serve.backend import Backend
 from homegrown.serve.errors import ApiError
@@ -17,20 +15,9 @@ from homegrown.serve.http.clients import ANONYMOUS, Client
 from homegrown.serve.http.metrics import CONTENT_TYPE, Metrics
 from homegrown.serve.http.usage import UsageStore
 
-PAGE = Path(__file__).parent.parent / "page"
-
-_PAGE_HEADERS = {
-    "cache-control": "no-cache",
-    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "script-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
-
 
 class Health:
-    """Handlers of `/`, `/health`, `/ready`, `/metrics`, `/v1/load` and `/v1/usage`.
+    """Handlers of `/health`, `/ready`, `/metrics`, `/v1/load` and `/v1/usage`.
 
     Args:
         backend: the engine.
@@ -44,24 +31,13 @@ class Health:
 
     def routes(self) -> list[BaseRoute]:
         """All of them. GET routes answer HEAD too."""
-        found: list[BaseRoute] = [
-            Route("/", self.root),
+        return [
             Route("/health", self.health),
             Route("/ready", self.ready),
             Route("/metrics", self.metrics),
             Route("/v1/load", self.load),
             Route("/v1/usage", self.usage),
         ]
-        if PAGE.is_dir():
-            found.append(Mount("/page", StaticFiles(directory=PAGE)))
-        return found
-
-    async def root(self, request: Request) -> Response:
-        """The chat page."""
-        page = PAGE / "index.html"
-        if page.exists():
-            return FileResponse(page, headers=_PAGE_HEADERS)
-        return PlainTextResponse("homegrown: OpenAI and Anthropic APIs at /v1; this installation has no chat page\n")
 
     async def health(self, request: Request) -> Response:
         """The process is alive, whatever else."""

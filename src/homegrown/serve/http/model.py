@@ -11,6 +11,7 @@ import torch
 from homegrown.config import ConfigError, ModelConfig, UserError
 from homegrown.hub.checkpoint import read_json
 from homegrown.hub.published import CONFIG
+from homegrown.hub.quantised import LOADED
 from homegrown.hub.source import open_source
 from homegrown.hub.weights import cast
 from homegrown.serve.card import ModelCard
@@ -55,7 +56,7 @@ class Model:
         config: its shape.
         tokenizer: its tokenizer.
         generation: its generation_config.json.
-        dtype: of most weights in memory, and of the key cache.
+        dtype: of most weights in memory that are not in eight bits, and of the key cache.
         quantization: of the weights, in marketplaces' words; None where they have none.
     """
 
@@ -67,12 +68,13 @@ class Model:
     quantization: str | None
 
 
-def describe(folder: Path, dtype: str = "stored") -> Model:
+def describe(folder: Path, dtype: str = "stored", weights: str = "stored") -> Model:
     """Read a directory of the family and check that all its weights are there, of the right shapes. Reads no weights.
 
     Args:
         folder: a Hugging Face directory.
         dtype: what the weights will be in memory; `stored` is what they are on disk.
+        weights: `int8`: large matrices will be rounded to eight bits, and all else is `dtype`.
 
     Raises:
         UserError: the directory is not what it should be; the message names what.
@@ -80,7 +82,8 @@ def describe(folder: Path, dtype: str = "stored") -> Model:
     with open_source(folder) as source:
         config, generation = source.config, source.generation() or {}
         stored = source.weights.dtype(_NORM, 0, config.hidden_size)
-        memory = cast(_NORM, stored, None if dtype == "stored" else getattr(torch, dtype))
+        wanted = None if dtype == "stored" else getattr(torch, dtype)
+        memory = cast(_NORM, stored, LOADED if weights == "int8" and wanted is None else wanted)
     if not (folder / "tokenizer.json").exists():
         raise UserError(f"{folder}: there is no tokenizer.json; put the one the model was trained with there")
     tokenizer = Tokenizer.from_dir(folder)
@@ -90,7 +93,11 @@ def describe(folder: Path, dtype: str = "stored") -> Model:
             f"{config.vocab_size}; one of them is another model's"
         )
     method = (read_json(folder / CONFIG).get("quantization_config") or {}).get("quant_method")
-    word = _QUANTISATIONS.get(str(method) if method and dtype == "stored" else str(memory).removeprefix("torch."))
+    if weights == "int8":
+        method = "int8"
+    elif dtype != "stored":
+        method = None
+    word = _QUANTISATIONS.get(str(method or str(memory).removeprefix("torch.")))
     return Model(
         folder=folder, config=config, tokenizer=tokenizer, generation=generation, dtype=memory, quantization=word
     )  # fmt: skip

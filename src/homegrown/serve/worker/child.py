@@ -81,14 +81,19 @@ def _load(launch: say.Launch, send: Send) -> Engine:
     stage("loading libraries")
     import torch
 
-    from homegrown import device, hub
+    from homegrown import device
     from homegrown.serve.engine.engine import Engine
+    from homegrown.serve.weights import load_for_serving
 
     device.set_threads(launch.threads)
     dtype = None if launch.dtype == "stored" else getattr(torch, launch.dtype)
-    stage("reading weights")
-    model, tokenizer = hub.load(launch.directory, device.pick(launch.device), dtype)
+    place = device.pick(launch.device)
+    model, tokenizer, report = load_for_serving(
+        launch.directory, place, dtype, launch.weights, launch.weights_check, stage
+    )
+    for line in report.lines():
+        stage(line)
     stage("making room for keys")
-    engine = Engine(model.eval(), launch.options, tokenizer)
+    engine = Engine(model, launch.options, tokenizer)
     send(say.Ready(time.monotonic() - began, engine.longest, engine.stats().pages, launch.options.page_size))
     return engine

@@ -180,6 +180,8 @@ class ProcessBackend(Client):
             self._progress(message)
         elif isinstance(message, Ready):
             self.ready = message
+            # A child that takes the place of a dead one need not find out again what is known.
+            self._launch = msgspec.structs.replace(self._launch, weights_check="off")
             if self._state == "starting":
                 self._state = "ready"
             if self._began is not None and not self._began.done():

@@ -31,6 +31,9 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         directory: a Hugging Face directory of the family.
         device: as `device.pick` takes it; `auto` is the accelerator, or the CPU where there is none.
         dtype: of the weights and the key cache; `stored` leaves them as they are on disk.
+        weights: `int8` rounds large matrices to eight bits as they are read; `dtype` is then that of all else, bfloat16
+            where it is `stored`.
+        weights_check: what rounding is measured on, as `load_for_serving` takes it.
         threads: on the CPU; 0 takes every core this process may use.
         options: how the engine runs.
     """
@@ -38,6 +41,8 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     directory: str
     device: str = "auto"
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
+    weights: Literal["stored", "int8"] = "stored"
+    weights_check: str = "auto"
     threads: int = 0
     options: EngineOptions = EngineOptions()
 
