@@ -1,6 +1,7 @@
 """A coding agent reads, edits and runs a file, over every dialect."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -12,7 +13,15 @@ from ..tiny import tiny_model, tiny_tokenizer
 from .coder import CODERS, TOOLS, MessagesCoder, ResponsesCoder, Workshop, schema
 from .stage import LONG, call, playing, stage
 
-BROKEN = 'import sys\n\n\ndef add(a, b):\n    return a - b  # "no </longcat_tool_call> é"\n\n\nprint(add(2, 3) * int(sys.argv[1]))\n'
+BROKEN = """import sys
+
+
+def add(a, b):
+    return a - b  # "no </longcat_tool_call> é"
+
+
+print(add(2, 3) * int(sys.argv[1]))
+"""
 
 dialects = pytest.mark.parametrize("coder", CODERS, ids=lambda coder: coder.path)
 streaming = pytest.mark.parametrize("stream", (True, False), ids=("stream", "whole"))
@@ -69,7 +78,7 @@ def test_every_prompt_begins_with_the_one_before(scripted, workshop, coder):
     coder(scripted.url, TOOLS, True).work("Mend add.py and run it.", workshop, freely)
     prompts = [request.prompt for request in backend.requests[seen:]]
     assert len(prompts) == 4
-    for before, after in zip(prompts, prompts[1:], strict=False):
+    for before, after in pairwise(prompts):
         assert after[: len(before)] == before
 
 
