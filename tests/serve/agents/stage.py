@@ -96,9 +96,9 @@ def playing(part: Part, at_a_time: int = 7) -> ScriptedBackend:
 
 @contextmanager
 def stage(backend: Backend, **options: Any) -> Iterator[Live]:
-    """A server on a loopback port; the model is called `quickstart`."""
+    """A server on a loopback port; its model has the names that the documentation uses."""
     card = ModelCard(
-        id="quickstart", context_length=LONG, max_output=LONG, aliases=("anthropic/quickstart",), thinking=False
+        id="quickstart", context_length=LONG, max_output=LONG, aliases=("longcat-2.0",), thinking=False
     )
     config = tiny_config(max_position_embeddings=LONG)
     service = Service(MeteredBackend(backend), tiny_tokenizer(), config, card)
