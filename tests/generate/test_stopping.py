@@ -57,3 +57,4 @@ def test_what_is_held_back_comes_at_the_end() -> None:
 def test_the_stop_text_that_is_complete_first_counts() -> None:
     stream = StopTexts(["abcd", "bc"])
     assert stream.push("xabcd") == "xa"
+    assert stream.found == "bc"

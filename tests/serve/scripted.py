@@ -64,6 +64,6 @@ class ScriptedBackend:
                     usage=usage if last or start == 0 else None,
                     error=self._error if last else "",
                 )
-        except GeneratorExit:
+        except (GeneratorExit, asyncio.CancelledError):
             self.aborted.append(request.id)
             raise

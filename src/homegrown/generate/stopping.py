@@ -13,20 +13,22 @@ class StopTexts:
 
     Attributes:
         hit: whether a stop text has appeared; what is pushed after it is dropped.
+        found: the stop text that has appeared.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
         self.hit = False
+        self.found: str | None = None
 
     def push(self, text: str) -> str:
         """The part of what has been pushed so far that is now certain to belong to the result."""
         if self.hit:
             return ""
         self._held += text
-        ends = ((at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0)
-        _, at = min(ends, default=(0, -1))
+        ends = ((at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0)
+        _, at, self.found = min(ends, default=(0, -1, None))
         self.hit = at >= 0
         return self._release(at if self.hit else len(self._held) - self._undecided())
 

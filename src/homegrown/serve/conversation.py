@@ -39,6 +39,8 @@ class Format:
     schema: Mapping[str, Any] | None = None
     pattern: str = ""
     """A regular expression, or a Lark grammar in llguidance's dialect."""
+    strict: bool = True
+    """Refuse a schema with keywords that cannot be held to; otherwise they are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

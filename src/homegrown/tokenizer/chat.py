@@ -27,7 +27,7 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
     Raises:
         TokenizerError: the template or the messages are wrong; the message says how.
     """
-    messages = [_with_decoded_arguments(message, index) for index, message in enumerate(messages)]
+    messages = [with_decoded_arguments(message, index) for index, message in enumerate(messages)]
     try:
         return compiled(template).render(messages=messages, **variables)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -63,7 +63,12 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _with_decoded_arguments(message: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+def with_decoded_arguments(message: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """The message number `index` with the arguments of its tool calls as values, where they were JSON text.
+
+    Raises:
+        TokenizerError: they are not JSON.
+    """
     calls = message.get("tool_calls")
     if not calls:
         return message

@@ -71,10 +71,13 @@ class Hands:
             (logits,) = self.run([(text, self.segment(text, count, prefill=True))])
         return logits[-1]
 
-    def draft(self, texts: Sequence[Text], counts: Sequence[int], steps: Sequence[int]) -> None:
-        """Draft behind the newest `counts` tokens of each text, which continue the last pass's segments."""
-        segments = []
+    def draft(self, texts: Sequence[Text | None], counts: Sequence[int], steps: Sequence[int]) -> None:
+        """Draft behind the newest `counts` tokens of each text, which continue the last pass's segments; `None` for a
+        segment that is not continued."""
+        segments, asked = [], []
         for number, (text, count, more) in enumerate(zip(texts, counts, steps, strict=True)):
+            if text is None:
+                continue
             past = len(text.tokens) - count
             self.room(text, len(text.tokens) + more)
             earlier = look_back(self.model.config, text.tokens, past)
@@ -83,7 +86,8 @@ class Hands:
                     segment=number, tokens=text.tokens[past:], past=past, pages=text.pages, earlier=earlier, steps=more
                 )
             )
-        for text, drafts in zip(texts, self.runner.draft(DraftBatch(segments=segments)), strict=True):
+            asked.append(text)
+        for text, drafts in zip(asked, self.runner.draft(DraftBatch(segments=segments)), strict=True):
             text.drafts = drafts
 
     def accept(self, text: Text, logits: Tensor) -> int:
@@ -99,10 +103,24 @@ class Hands:
     def speculate(self, texts: Sequence[Text], limits: Sequence[int], steps: int, chunk: int) -> list[list[list[int]]]:
         """Greedy texts up to so many tokens; the drafts made for each, round by round."""
         made: list[list[list[int]]] = [[] for _ in texts]
-        for text, limit, log in zip(texts, limits, made, strict=True):
-            text.tokens.append(int(self.prefill(text, chunk).argmax(-1)))
-            self.draft([text], [1], [min(steps, limit - len(text.tokens) - 1)])
-            log.append(text.drafts)
+        prompts = [len(text.tokens) for text in texts]
+        while going := [number for number, text in enumerate(texts) if text.done < prompts[number]]:
+            counts = [min(chunk - texts[number].done % chunk, prompts[number] - texts[number].done) for number in going]
+            these = [texts[number] for number in going]
+            segments = [
+                (text, self.segment(text, count, prefill=True)) for text, count in zip(these, counts, strict=True)
+            ]
+            ended = []
+            for number, logits in zip(going, self.run(segments), strict=True):
+                text = texts[number]
+                ended.append(text if text.done == prompts[number] else None)
+                if ended[-1] is not None:
+                    text.tokens.append(int(logits.argmax()))
+            left = [limits[number] - len(texts[number].tokens) for number in going]
+            self.draft(ended, [1] * len(ended), [max(min(steps, rest - 1), 0) for rest in left])
+            for number, text_or_none in zip(going, ended, strict=True):
+                if text_or_none is not None:
+                    made[number].append(text_or_none.drafts)
         going = [number for number, text in enumerate(texts) if len(text.tokens) < limits[number]]
         while going:
             these = [texts[number] for number in going]

@@ -93,14 +93,15 @@ class PagedContext:
         return PagedSelection(None, index, tuple(part.select(slot, index) for part in self.parts))
 
     def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
-        """Write the keys, then absorbed attention: [1, N, h, V]."""
+        """Write the keys, then absorbed attention: [1, N, h, V], zero for rows that only write."""
         new = torch.cat((queries.latent_BSL[0], queries.rope_key_BSR[0]), dim=-1)
         self.buffers.latent[slot].index_copy_(0, self._cells, new)
         chosen = selection.cells if isinstance(selection, PagedSelection) else (None,) * len(self.parts)
         outs = [part.attend(slot, queries, cells) for part, cells in zip(self.parts, chosen, strict=True)]
-        if len(outs) == 1:
+        if len(outs) == 1 and self.parts[0].whole:
             return outs[0], None
-        out = outs[0].new_empty(1, self.layout.count, *outs[0].shape[2:])
+        heads, width = queries.q_BShD.shape[2], queries.kv_b_hNVL.shape[1] - self.config.qk_nope_head_dim
+        out = new.new_zeros(1, self.layout.count, heads, width)
         for part, own in zip(self.parts, outs, strict=True):
             part.put(out, own)
         return out, None

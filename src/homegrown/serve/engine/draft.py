@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,7 +73,8 @@ class DraftHead:
         for segment, skip in zip(segments, skips, strict=True):
             if len(segment.tokens) > skip:
                 stretches += single_rows(segment, self._look_back, skip) if apart else [stretch_of(segment, skip)]
-        self._first(stretches, tokens, torch.cat(previous)[None], apart)
+        # The only block's keys come from its input: rows from which nothing is drafted need not attend.
+        self._first(Layout(stretches, [], 1), tokens, torch.cat(previous)[None], apart)
 
     def _before(self, segment: Segment, states: Tensor) -> Tensor:
         """The states before a segment's tokens; the one before the first was kept with its page."""
@@ -104,11 +105,13 @@ class DraftHead:
         newest: list[int] = []
         for segment, own in zip(segments, states, strict=True):
             self._keep(segment.pages, segment.past - 1, own)
-            stretches += single_rows(segment, self._look_back) if self._invariant else [stretch_of(segment)]
+            stretches += self._rows(segment)
             newest.append(len(stretches) - 1)
+        wanted = [number for segment, number in zip(segments, newest, strict=True) if segment.steps]
+        layout = Layout(stretches, self._groups(stretches, wanted), 1)
         tokens = [token for segment in segments for token in segment.tokens]
-        draft, context = self._first(stretches, tokens, torch.cat(tuple(states))[None], self._invariant)
-        lots = _lots(context, draft, newest, segments)
+        draft, context = self._first(layout, tokens, torch.cat(tuple(states))[None], self._invariant)
+        lots = _lots(context, draft, newest)
         members = [member for lot in lots for member in lot.members]
         proposals: list[list[int]] = [[] for _ in segments]
         if members:
@@ -121,18 +124,25 @@ class DraftHead:
                     proposals[number].append(token)
         return proposals
 
+    def _rows(self, segment: DraftSegment) -> list[Stretch]:
+        """Stretches of newly accepted tokens, the newest by itself."""
+        if self._invariant:
+            return single_rows(segment, self._look_back)
+        older = [replace(stretch_of(segment), count=len(segment.tokens) - 1)] if len(segment.tokens) > 1 else []
+        return [*older, stretch_of(segment, len(segment.tokens) - 1)]
+
+    def _groups(self, stretches: Sequence[Stretch], numbers: Sequence[int]) -> list[list[int]]:
+        if self._invariant:
+            return alone(numbers)
+        budget = budget_of(self._model.config, 1)
+        return together(stretches, numbers, budget, self._buffers.page_size, shift=1)
+
     def _first(
-        self, stretches: Sequence[Stretch], tokens: Sequence[int], previous: Tensor, apart: bool
+        self, layout: Layout, tokens: Sequence[int], previous: Tensor, apart: bool
     ) -> tuple[Draft, PagedContext]:
         """Rows for previous [1, N, H] and the tokens behind them."""
-        config, buffers = self._model.config, self._buffers
-        groups = (
-            alone(stretches)
-            if self._invariant
-            else together(stretches, budget_of(config, 1), buffers.page_size, shift=1)
-        )
-        context = PagedContext(config, buffers, Layout(stretches, groups, 1), buffers.dtype, apart)
-        row = indices(tokens, buffers.device)[None]
+        context = PagedContext(self._model.config, self._buffers, layout, self._buffers.dtype, apart)
+        row = indices(tokens, self._buffers.device)[None]
         with ops.row_by_row() if apart else nullcontext():
             return self._model.draft(row, previous, context), context
 
@@ -212,24 +222,18 @@ def _newest(segment: DraftSegment) -> int:
     return segment.past + len(segment.tokens) - 1
 
 
-def _lots(context: PagedContext, draft: Draft, newest: Sequence[int], segments: Sequence[DraftSegment]) -> list[_Lot]:
-    """The parts of the first step, with the newest rows of sequences that want drafts.
+def _lots(context: PagedContext, draft: Draft, newest: Sequence[int]) -> list[_Lot]:
+    """The groups of the first step.
 
     Args:
         context, draft: of the first step.
         newest: of each segment, the stretch of its newest row.
-        segments: all of them.
     """
-    segment_of = {stretch: number for number, stretch in enumerate(newest) if segments[number].steps}
-    chosen = draft.selection.cells if isinstance(draft.selection, PagedSelection) else (None,) * len(context.parts)
-    lots = []
-    for group, part, cells in zip(context.layout.groups, context.parts, chosen, strict=True):
-        wanted = [at for at, stretch in enumerate(group) if stretch in segment_of]
-        if wanted:
-            rows = indices([part.newest[at] for at in wanted], context.buffers.device)
-            own = None if cells is None else cells.index_select(1, rows)
-            lots.append(_Lot([segment_of[group[at]] for at in wanted], own))
-    return lots
+    segment_of = {stretch: number for number, stretch in enumerate(newest)}
+    groups = context.layout.groups
+    chosen = draft.selection.cells if isinstance(draft.selection, PagedSelection) else (None,) * len(groups)
+    members = [[segment_of[stretch] for stretch in group] for group in groups]
+    return [_Lot(*lot) for lot in zip(members, chosen, strict=True)]
 
 
 class _Window:

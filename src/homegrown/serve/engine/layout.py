@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,8 +13,9 @@ from homegrown.serve.engine.buffers import PageBuffers
 from homegrown.serve.engine.part import Part
 from homegrown.serve.engine.stretch import Stretch
 
-SLACK = 4096
-"""Padding of so many keys costs less than another group."""
+PADDING, SLACK = 0.25, 4096
+"""A group's padding may add this share of its keys, and so many keys in any case: that costs less than another group.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Layout:
 
     Attributes:
         stretches: of the pass.
-        groups: numbers of the stretches that attend together.
+        groups: numbers of the stretches that attend together, in order; others only write their keys.
         shift: how far a row's token lies behind the position that it is computed at: 1 in the draft block, else 0.
     """
 
@@ -50,14 +51,13 @@ class Layout:
 
     def parts(self, config: ModelConfig, buffers: PageBuffers, budget: int) -> list[Part]:
         """What computes the groups' attention; `budget`: keys that each query may choose, 0 for all."""
-        return [
-            Part(
-                config, buffers, budget, self.shift,
-                [self.stretches[number] for number in group], [self.starts[number] for number in group],
-                whole=len(self.groups) == 1,
-            )
-            for group in self.groups
-        ]  # fmt: skip
+        parts = []
+        for group in self.groups:
+            own = [self.stretches[number] for number in group]
+            starts = [self.starts[number] for number in group]
+            whole = sum(stretch.count for stretch in own) == self.count
+            parts.append(Part(config, buffers, budget, self.shift, own, starts, whole))
+        return parts
 
 
 def budget_of(config: ModelConfig, shift: int) -> int:
@@ -66,13 +66,16 @@ def budget_of(config: ModelConfig, shift: int) -> int:
     return config.sparse.topk if slot in owner_slots(config) else 0
 
 
-def together(stretches: Sequence[Stretch], budget: int, page_size: int, shift: int = 0) -> list[list[int]]:
-    """Groups for speed: stretches of prompts alone; others together where padding the shorter ones costs little.
+def together(
+    stretches: Sequence[Stretch], numbers: Sequence[int], budget: int, page_size: int, shift: int = 0
+) -> list[list[int]]:
+    """Groups for speed of the stretches of these numbers: prompts' alone; others together where padding the shorter
+    ones costs little.
 
     Those that choose among their keys and those that see all of them are never in one group.
     """
-    groups = [[number] for number, stretch in enumerate(stretches) if stretch.prefill]
-    rest = [number for number, stretch in enumerate(stretches) if not stretch.prefill]
+    groups = [[number] for number in numbers if stretches[number].prefill]
+    rest = [number for number in numbers if not stretches[number].prefill]
     for chooses in (False, True):
         members = [number for number in rest if (0 < budget < stretches[number].stop - shift) == chooses]
         groups += _by_length(stretches, members, page_size)
@@ -84,7 +87,7 @@ def _by_length(stretches: Sequence[Stretch], members: Sequence[int], page_size: 
     widest = real = 0
     for number in sorted(members, key=lambda number: -stretches[number].stop):
         keys = -(-stretches[number].stop // page_size) * page_size
-        if not groups or widest * (len(groups[-1]) + 1) > 2 * (real + keys) + SLACK:
+        if not groups or widest * (len(groups[-1]) + 1) > (1 + PADDING) * (real + keys) + SLACK:
             groups.append([])
             widest, real = keys, 0
         groups[-1].append(number)
@@ -92,9 +95,9 @@ def _by_length(stretches: Sequence[Stretch], members: Sequence[int], page_size: 
     return [sorted(group) for group in groups]
 
 
-def alone(stretches: Sequence[Stretch]) -> list[list[int]]:
+def alone(numbers: Iterable[int]) -> list[list[int]]:
     """Groups for sameness: every stretch attends as if nothing else were there."""
-    return [[number] for number in range(len(stretches))]
+    return [[number] for number in numbers]
 
 
 def indices(numbers: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Part:
         shift: how far a row's token lies behind the position that it is computed at; key k is in cell k + shift.
         stretches: whose rows these are.
         starts: the first row of each in the pass.
-        whole: there is no other part: its rows are those of the pass in their order.
+        whole: its rows are all those of the pass in their order.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Part:
         starts: Sequence[int],
         whole: bool,
     ) -> None:
-        self._config, self._buffers, self._shift, self._whole = config, buffers, shift, whole
+        self._config, self._buffers, self._shift, self.whole = config, buffers, shift, whole
         self._counts = [stretch.count for stretch in stretches]
         self._starts, self.count = starts, sum(self._counts)
         self._rows = max(self._counts)
@@ -65,12 +66,6 @@ class Part:
         rows = [list(stretch.pages[:number]) for stretch in stretches]
         padded = [row + [0] * (number - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.int64, device=self._buffers.device)
-
-    @cached_property
-    def newest(self) -> list[int]:
-        """Of each stretch, the number of its last row among the rows of the part."""
-        ends = torch.tensor(self._counts).cumsum(0) - 1
-        return ends.tolist()
 
     @cached_property
     def _ragged(self) -> bool:
@@ -93,9 +88,9 @@ class Part:
     @cached_property
     def _pad(self) -> Tensor:
         """Of each padded row, the row of the part that it repeats: int64 [B · S]."""
-        ends = [newest + 1 for newest in self.newest]
-        places = zip(ends, self._counts, strict=True)
-        padded = [min(end - count + row, end - 1) for end, count in places for row in range(self._rows)]
+        starts = accumulate(self._counts[:-1], initial=0)
+        places = zip(starts, self._counts, strict=True)
+        padded = [start + min(row, count - 1) for start, count in places for row in range(self._rows)]
         return torch.tensor(padded, device=self._buffers.device)
 
     @cached_property
@@ -106,7 +101,7 @@ class Part:
 
     def take(self, x_1N: Tensor) -> Tensor:
         """The part's rows, [1, N, ...] -> [1, n, ...], in memory of their own unless they are all."""
-        if self._whole:
+        if self.whole:
             return x_1N
         if self._adjoin:
             return x_1N.narrow(1, self._starts[0], self.count).clone(memory_format=torch.contiguous_format)
@@ -156,7 +151,7 @@ class Part:
             return [(0, self._rows, self.span, False)]
         first = self._rows
         if owner_slots(self._config).index(slot) >= sparse.hierarchical_skip_owners:
-            first = min(max(sparse.hierarchical_threshold - 1 - (past - self._shift), 0), self._rows)
+            first = min(max(sparse.hierarchical_threshold - 1 - past, 0), self._rows)
         parts = ((0, first, False), (first, self._rows, True))
         return [(start, stop, self._cut(start, stop), paged) for start, stop, paged in parts if start < stop]
 

@@ -76,7 +76,8 @@ class Runner:
         stretches: list[Stretch] = []
         for segment in segments:
             stretches += single_rows(segment, max(config.ngram.order - 1, 0)) if apart else [stretch_of(segment)]
-        groups = alone(stretches) if self._invariant else together(stretches, budget_of(config, 0), buffers.page_size)
+        numbers, budget = range(len(stretches)), budget_of(config, 0)
+        groups = alone(numbers) if self._invariant else together(stretches, numbers, budget, buffers.page_size)
         context = PagedContext(config, buffers, Layout(stretches, groups), buffers.dtype, apart)
         tokens = indices([token for segment in segments for token in segment.tokens], buffers.device)[None]
         with ops.row_by_row() if apart else nullcontext():
