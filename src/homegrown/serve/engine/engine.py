@@ -6,7 +6,7 @@ A step is: schedule, run, choose, draft, commit. Nothing here waits, knows text,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from homegrown.config import ConfigError
-from homegrown.model import Longcat
 from homegrown.serve.engine.batch import Batch, DraftBatch, DraftSegment, Segment, look_back
 from homegrown.serve.engine.choose import Chosen, Turn, choose
 from homegrown.serve.engine.intake import Intake
@@ -25,6 +24,7 @@ from homegrown.serve.engine.runner import Runner
 from homegrown.serve.engine.scheduler import Piece, Plan, Scheduler
 from homegrown.serve.engine.scores import scores
 from homegrown.serve.engine.sequence import Sequence
+from homegrown.serve.engine.served import Served
 from homegrown.serve.messages import Output, Request, Stats
 from homegrown.tokenizer import Tokenizer
 
@@ -55,6 +55,7 @@ class Engine:
         model: what writes.
         options: how.
         tokenizer: of the model; only grammars need it, and its end-of-sequence token ends answers too.
+        runner: runs it, if something has been arranged for that; its pages are those of `pool_for`.
 
     Attributes:
         longest: tokens, prompt and answer together, that a request may have.
@@ -63,12 +64,18 @@ class Engine:
         ConfigError: the options do not fit the model, or no page fits into their memory.
     """
 
-    def __init__(self, model: Longcat, options: EngineOptions, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        model: Served,
+        options: EngineOptions,
+        tokenizer: Tokenizer | None = None,
+        runner: Runner | None = None,
+    ) -> None:
         config = model.config
         options.check(config)
         self._config, self._options, self._drafts = config, options, options.drafts(config)
-        pool = _pool(model, options, self._drafts > 0)
-        self._runner = Runner(model, pool, options.invariant)
+        self._runner = runner or Runner(model, pool_for(model, options), options.invariant)
+        pool = self._runner.pool
         self._memory = KeyMemory(pool, options, self._drafts)
         self._scheduler = Scheduler(options, self._memory, self._drafts)
         self.longest = min(config.max_position_embeddings, self._memory.capacity)
@@ -293,13 +300,18 @@ class Engine:
             counted.prefill_rate = _recent(counted.prefill_rate, plan.work.prefill / seconds)
 
 
-def _pool(model: Longcat, options: EngineOptions, drafts: bool) -> PagePool:
-    weight = model.norm.weight
-    size = page_bytes(model.config, options.page_size, weight.dtype, drafts)
+def pool_for(model: Served, options: EngineOptions, make: Callable[..., PagePool] = PagePool) -> PagePool:
+    """The pages that a model is given, made by `make` with the arguments of `PagePool`.
+
+    Raises:
+        ConfigError: no page fits into their memory.
+    """
+    drafts = options.drafts(model.config) > 0
+    size = page_bytes(model.config, options.page_size, model.dtype, drafts)
     pages = options.pages or options.memory // size
     if not pages:
         raise ConfigError(f"engine.memory = {options.memory}: a page of this model takes {size} bytes; give it more")
-    return PagePool(model.config, pages, options.page_size, weight.device, weight.dtype, drafts)
+    return make(model.config, pages, options.page_size, model.device, model.dtype, drafts)
 
 
 def _wanted(piece: Piece) -> int:
