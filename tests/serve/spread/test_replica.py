@@ -70,7 +70,10 @@ def mixed(model: Served, runner: Runner | None = None) -> list[np.ndarray]:
             found += [logits.numpy() for logits in hands.run(segments)]
     if config.mtp.layers:
         prompts = [Text(batch(config, 1, length, seed=7)[0][0].tolist()) for length in (4, 23)]
-        found += [np.array(sum(rounds, [])) for rounds in hands.speculate(prompts, [12, 32], 3, chunk=16)]
+        found += [
+            np.array([token for drafts in rounds for token in drafts])
+            for rounds in hands.speculate(prompts, [12, 32], 3, chunk=16)
+        ]
     return found
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import operator
 from typing import NamedTuple
 
-import numpy as np
-
 KEEP = 0.95
 """What the past counts after each further step: some twenty steps are remembered."""
 SURPRISE = 4.0
@@ -53,9 +51,9 @@ class CostModel:
 
     def __init__(self) -> None:
         # In units of `_UNITS` the four coefficients are of order one, so that one doubt fits all.
-        self._gram = _DOUBT * np.eye(4)
-        self._moment = _DOUBT * np.ones(4)
-        self._fit = [1.0, 1.0, 1.0, 1.0]
+        self._gram = [[_DOUBT * (row == column) for column in range(4)] for row in range(4)]
+        self._moment = [_DOUBT] * 4
+        self._fit = [1.0] * 4
         self._seen = 0
 
     def seconds(self, work: Work) -> float:
@@ -64,14 +62,17 @@ class CostModel:
 
     def observe(self, work: Work, seconds: float) -> None:
         """A step took so long."""
-        expected = self.seconds(work)
         if self._seen >= 4:
-            seconds = min(seconds, SURPRISE * expected)
+            seconds = min(seconds, SURPRISE * self.seconds(work))
         self._seen += 1
-        x = np.array(_features(work)) / max(seconds, 1e-6)
-        self._gram = KEEP * self._gram + np.outer(x, x) + (1 - KEEP) * _DOUBT * np.eye(4)
-        self._moment = KEEP * self._moment + x + (1 - KEEP) * _DOUBT * np.array(self._fit)
-        self._fit = _nonnegative(self._gram, self._moment).tolist()
+        x = [feature / max(seconds, 1e-6) for feature in _features(work)]
+        for row in range(4):
+            for column in range(4):
+                self._gram[row][column] = KEEP * self._gram[row][column] + x[row] * x[column]
+            # What recent steps say nothing about stays as it was.
+            self._gram[row][row] += (1 - KEEP) * _DOUBT
+            self._moment[row] = KEEP * self._moment[row] + x[row] + (1 - KEEP) * _DOUBT * self._fit[row]
+        self._fit = _nonnegative(self._gram, self._moment)
 
     def affordable(self, work: Work, past: int, budget: float, most: int) -> int:
         """How many prompt tokens behind `past` earlier ones may join some work within a budget of seconds, at most
@@ -91,14 +92,31 @@ def _features(work: Work) -> tuple[float, float, float, float]:
     return one, token * work.prefill, row * work.rows, key * work.keys
 
 
-def _nonnegative(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+def _nonnegative(gram: list[list[float]], moment: list[float]) -> list[float]:
     """The least-squares solution; coefficients that come out negative are zero, the most negative first."""
-    kept = np.ones(len(moment), dtype=bool)
-    fit = np.zeros(len(moment))
-    while kept.any():
-        part = np.linalg.solve(gram[np.ix_(kept, kept)], moment[kept])
-        if (part >= 0).all():
-            fit[kept] = part
+    kept = list(range(len(moment)))
+    fit = [0.0] * len(moment)
+    while kept:
+        part = _solve([[gram[row][column] for column in kept] for row in kept], [moment[row] for row in kept])
+        least = min(range(len(kept)), key=part.__getitem__)
+        if part[least] >= 0:
+            for place, value in zip(kept, part, strict=True):
+                fit[place] = value
             break
-        kept[np.flatnonzero(kept)[part.argmin()]] = False
+        del kept[least]
     return fit
+
+
+def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
+    """x of A x = b by elimination, for a small positive definite A, which needs no pivoting."""
+    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+    for place, pivot in enumerate(rows):
+        for below in rows[place + 1 :]:
+            factor = below[place] / pivot[place]
+            for column in range(place, len(pivot)):
+                below[column] -= factor * pivot[column]
+    solution = [0.0] * len(rows)
+    for place in reversed(range(len(rows))):
+        known = sum(rows[place][column] * solution[column] for column in range(place + 1, len(rows)))
+        solution[place] = (rows[place][-1] - known) / rows[place][place]
+    return solution

@@ -6,23 +6,19 @@ A step is: schedule, run, choose, draft, commit. Nothing here waits, knows text,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import msgspec
-import torch
 from torch import Tensor
 
 from homegrown.config import ConfigError
-from homegrown.serve.engine.batch import Batch, DraftBatch, DraftSegment, Segment, look_back
-from homegrown.serve.engine.choose import Chosen, Turn, choose
 from homegrown.serve.engine.intake import Intake
 from homegrown.serve.engine.memory import KeyMemory
 from homegrown.serve.engine.options import EngineOptions
 from homegrown.serve.engine.pages import PagePool, page_bytes
+from homegrown.serve.engine.passing import Answer, batch, choose_answers, draft_batch
 from homegrown.serve.engine.runner import Runner
-from homegrown.serve.engine.scheduler import Piece, Plan, Scheduler
-from homegrown.serve.engine.scores import scores
+from homegrown.serve.engine.scheduler import Plan, Scheduler
 from homegrown.serve.engine.sequence import Sequence
 from homegrown.serve.engine.served import Served
 from homegrown.serve.messages import Output, Request, Stats
@@ -30,22 +26,6 @@ from homegrown.tokenizer import Tokenizer
 
 RECENT = 0.9
 """What earlier steps count in the figures of "lately"."""
-
-
-class Answer(NamedTuple):
-    """What a pass made of a piece.
-
-    Attributes:
-        segment: the piece's number in the pass.
-        compute: real experts of the rows that each new token was chosen from.
-        sound: whether these rows' logits were finite.
-    """
-
-    piece: Piece
-    segment: int
-    chosen: Chosen
-    compute: list[float]
-    sound: bool
 
 
 class Engine:
@@ -117,7 +97,8 @@ class Engine:
         plan = self._scheduler.schedule()
         if plan.pieces:
             began = time.perf_counter()
-            answers = self._choose(plan, self._run(plan))
+            logits = self._run(plan)
+            answers = choose_answers(plan.pieces, logits, self._runner.real_experts)
             drafts = self._draft(answers)
             self._commit(plan, answers, drafts)
             self._count(plan, time.perf_counter() - began)
@@ -160,116 +141,48 @@ class Engine:
         self._counted.finished += 1
         self._outputs.append(output)
 
-    @torch.inference_mode()
     def _run(self, plan: Plan) -> Tensor:
         """The pass: logits of what each piece wants, one behind the other."""
         for piece in plan.pieces:
-            self._begin(piece.sequence)
-        return self._runner.forward(Batch(segments=[self._segment(piece) for piece in plan.pieces]))
+            if piece.sequence.started():
+                self._counted.prompt_tokens += piece.sequence.usage.prompt_tokens
+                self._counted.cached_tokens += piece.sequence.usage.cached_tokens
+        return self._runner.forward(batch(self._config, plan.pieces))
 
-    def _begin(self, sequence: Sequence) -> None:
-        if sequence.started():
-            self._counted.prompt_tokens += sequence.usage.prompt_tokens
-            self._counted.cached_tokens += sequence.usage.cached_tokens
-
-    def _segment(self, piece: Piece) -> Segment:
-        sequence, past = piece.sequence, piece.sequence.computed
-        tokens = sequence.tokens[past : past + piece.count]
-        return Segment(
-            tokens=tokens + sequence.drafts,
-            past=past,
-            pages=sequence.pages,
-            earlier=look_back(self._config, sequence.tokens, past),
-            prefill=piece.kind == "prompt",
-            replay=piece.kind == "replay",
-            wanted=_wanted(piece),
-        )
-
-    @torch.inference_mode()
-    def _choose(self, plan: Plan, logits: Tensor) -> list[Answer]:
-        """New tokens of the pieces that end where their sequences do; scores of the prompts that want them."""
-        rows: list[int] = []
-        ending: list[tuple[int, Piece]] = []
-        for number, (piece, start, stop) in enumerate(_rows(plan)):
-            if piece.kind == "prompt" and piece.sequence.prompt_scores is not None:
-                _score(piece, logits[start:stop])
-                start = stop - 1
-            if piece.ends:
-                rows.extend(range(start, stop))
-                ending.append((number, piece))
-        wanted = logits if len(rows) == len(logits) else logits[rows]
-        chosen = choose(wanted, [Turn(piece.sequence.choice, piece.sequence.drafts) for _, piece in ending])
-        compute = self._compute(plan) if ending else []
-        answers, start = [], 0
-        for (number, piece), made in zip(ending, chosen, strict=True):
-            stop = start + 1 + len(piece.sequence.drafts)
-            given = compute[number][piece.count - 1 :][: len(made.tokens)]
-            sound = not piece.sequence.choice.error or bool(wanted[start:stop].isfinite().all())
-            answers.append(Answer(piece, number, made, given, sound))
-            start = stop
-        return answers
-
-    def _compute(self, plan: Plan) -> list[list[float]]:
-        """Real experts of each row of each piece."""
-        counts = self._runner.real_experts().tolist()
-        split, start = [], 0
-        for piece in plan.pieces:
-            stop = start + piece.count + len(piece.sequence.drafts)
-            split.append(counts[start:stop])
-            start = stop
-        return split
-
-    @torch.inference_mode()
     def _draft(self, answers: list[Answer]) -> dict[str, list[int]]:
         """Proposals for what comes behind the new tokens, by request."""
-        drafting = [answer for answer in answers if not answer.piece.sequence.choice.error]
+        drafting = [answer for answer in answers if not answer.sequence.choice.error]
         if not self._drafts or not drafting:
             return {}
-        segments = []
-        for answer in drafting:
-            sequence, new = answer.piece.sequence, answer.chosen.tokens
-            past = len(sequence.tokens)
-            left = sequence.longest - past - len(new)
-            segments.append(
-                DraftSegment(
-                    segment=answer.segment,
-                    tokens=new,
-                    past=past,
-                    pages=sequence.pages,
-                    earlier=look_back(self._config, sequence.tokens, past),
-                    steps=0 if sequence.choice.finish else min(self._drafts, max(left - 1, 0)),
-                )
-            )
-        drafts = self._runner.draft(DraftBatch(segments=segments))
-        return {answer.piece.sequence.id: made for answer, made in zip(drafting, drafts, strict=True)}
+        drafts = self._runner.draft(draft_batch(self._config, drafting, self._drafts))
+        return {answer.sequence.id: made for answer, made in zip(drafting, drafts, strict=True)}
 
     def _commit(self, plan: Plan, answers: list[Answer], drafts: dict[str, list[int]]) -> None:
         """Count what was computed, hand on what was made, let go of what has ended."""
-        answered = {answer.piece.sequence.id for answer in answers}
+        answered = {answer.sequence.id for answer in answers}
         for piece in plan.pieces:
             if piece.sequence.id not in answered:
                 piece.sequence.computed += piece.count
                 self._memory.publish(piece.sequence)
         for answer in answers:
-            self._take(answer, drafts.get(answer.piece.sequence.id, []))
+            self._take(answer, drafts.get(answer.sequence.id, []))
 
     def _take(self, answer: Answer, drafts: list[int]) -> None:
-        sequence, chosen = answer.piece.sequence, answer.chosen
-        choice = sequence.choice
-        output = Output(id=sequence.id, tokens=chosen.tokens, scores=chosen.scores, compute=answer.compute)
+        sequence, choice = answer.sequence, answer.sequence.choice
+        output = Output(id=sequence.id, tokens=answer.tokens, scores=answer.scores, compute=answer.compute)
         output.finish, output.error = choice.finish, choice.error
         if choice.error:
             if not answer.sound:
                 self._memory.cleanse(sequence)
             self._end(sequence, output)
             return
-        sequence.computed = len(sequence.tokens) + chosen.accepted
-        sequence.answered(chosen.tokens, len(sequence.drafts), chosen.accepted)
-        self._scheduler.queue.answered(sequence, len(chosen.tokens))
+        sequence.computed = len(sequence.tokens) + answer.accepted
+        sequence.answered(answer.tokens, len(sequence.drafts), answer.accepted)
+        self._scheduler.queue.answered(sequence, len(answer.tokens))
         self._memory.publish(sequence)
         self._counted.drafted += len(sequence.drafts)
-        self._counted.accepted += chosen.accepted
-        self._counted.decode_tokens += len(chosen.tokens)
+        self._counted.accepted += answer.accepted
+        self._counted.decode_tokens += len(answer.tokens)
         sequence.drafts = drafts
         if choice.finish:
             self._end(sequence, output)
@@ -312,31 +225,6 @@ def pool_for(model: Served, options: EngineOptions, make: Callable[..., PagePool
     if not pages:
         raise ConfigError(f"engine.memory = {options.memory}: a page of this model takes {size} bytes; give it more")
     return make(model.config, pages, options.page_size, model.device, model.dtype, drafts)
-
-
-def _wanted(piece: Piece) -> int:
-    """Logits that are needed: where a token is chosen, a draft is checked, or the prompt is scored."""
-    if piece.kind == "prompt" and piece.sequence.prompt_scores is not None:
-        return piece.count
-    return 1 + len(piece.sequence.drafts) if piece.ends else 0
-
-
-def _rows(plan: Plan) -> Iterator[tuple[Piece, int, int]]:
-    """Each piece, and which rows of the logits are its."""
-    start = 0
-    for piece in plan.pieces:
-        stop = start + _wanted(piece)
-        yield piece, start, stop
-        start = stop
-
-
-def _score(piece: Piece, logits: Tensor) -> None:
-    """Score the prompt's tokens that come behind those of a piece."""
-    sequence, start = piece.sequence, piece.sequence.computed + 1
-    if sequence.prompt_scores is not None:
-        following = sequence.request.prompt[start : start + piece.count]
-        top = sequence.request.sampling.prompt_logprobs
-        sequence.prompt_scores.extend(scores(logits[: len(following)], following, top))
 
 
 def _recent(before: float, now: float) -> float:

@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
+
 from homegrown.config import UserError
+from homegrown.serve.messages import Stats
 from homegrown.serve.worker.client import Client
 from homegrown.serve.worker.protocol import (
     LENGTH,
@@ -23,6 +26,7 @@ from homegrown.serve.worker.protocol import (
     Loading,
     Order,
     Outputs,
+    ProtocolError,
     Ready,
     Report,
     frame,
@@ -31,6 +35,11 @@ from homegrown.serve.worker.protocol import (
 
 _log = logging.getLogger(__name__)
 
+COUNTERS = (
+    "steps", "prefill_tokens", "decode_tokens", "cached_tokens", "prompt_tokens", "drafted", "accepted", "preempted",
+    "finished",
+)  # fmt: skip
+"""Figures that only grow: those of dead children stay."""
 LOST = "the engine ended unexpectedly, and the request with it: try again in a while"
 
 
@@ -71,6 +80,7 @@ class ProcessBackend(Client):
         self.reason = ""
         self.starts = 0
         self._launch, self._progress = launch, progress
+        self._past = Stats()
         self._backoff, self._longest_backoff, self._patience = backoff, longest_backoff, patience
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -107,6 +117,8 @@ class ProcessBackend(Client):
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         self._keeper = None
+        if self._began is not None and not self._began.done():
+            self._began.set_exception(WorkerError("the engine was closed before it was ready"))
 
     def _send(self, order: Order) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -121,6 +133,7 @@ class ProcessBackend(Client):
             await self._live()
             closing = self._state == "dead"
             self._state = "dead"
+            self._past = self._stats = _with_past(Stats(), self._stats)
             self._end_all("error", LOST)
             if closing:
                 return
@@ -147,6 +160,8 @@ class ProcessBackend(Client):
                 while not failed:
                     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
                     failed = self._receive(report(await reader.readexactly(length)))
+        except ProtocolError as error:
+            failed = str(error)
         finally:
             if self._writer is not None:
                 self._writer.transport.abort()
@@ -160,7 +175,7 @@ class ProcessBackend(Client):
         if isinstance(message, Outputs):
             self._deliver(message.outputs)
         elif isinstance(message, Figures):
-            self._stats = message.stats
+            self._stats = _with_past(message.stats, self._past)
         elif isinstance(message, Loading):
             self._progress(message)
         elif isinstance(message, Ready):
@@ -172,6 +187,11 @@ class ProcessBackend(Client):
         elif isinstance(message, Failed):
             return message.reason
         return ""
+
+
+def _with_past(now: Stats, past: Stats) -> Stats:
+    """Figures of a child, and what those before it have counted."""
+    return msgspec.structs.replace(now, **{name: getattr(now, name) + getattr(past, name) for name in COUNTERS})
 
 
 def _spawn(sock: socket.socket) -> subprocess.Popen[bytes]:
