@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from homegrown.config import UserError
@@ -21,6 +22,8 @@ from homegrown.serve.worker import protocol as say
 from homegrown.serve.worker.serving import Inbox, Send, serve
 
 if TYPE_CHECKING:
+    import torch
+
     from homegrown.serve.engine.engine import Engine
 
 GRACE = 5.0
@@ -48,8 +51,11 @@ def _serve(sock: socket.socket) -> int:
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, inbox), daemon=True).start()
 
+    lock = threading.Lock()
+
     def send(report: say.Report) -> None:
-        sock.sendall(say.frame(report))
+        with lock:
+            sock.sendall(say.frame(report))
 
     try:
         serve(_load(launch, send), inbox, send)
@@ -79,16 +85,33 @@ def _load(launch: say.Launch, send: Send) -> Engine:
         send(say.Loading(name, time.monotonic() - began))
 
     stage("loading libraries")
-    import torch
-
     from homegrown import device, hub
     from homegrown.serve.engine.engine import Engine
 
-    device.set_threads(launch.threads)
-    dtype = None if launch.dtype == "stored" else getattr(torch, launch.dtype)
-    stage("reading weights")
-    model, tokenizer = hub.load(launch.directory, device.pick(launch.device), dtype)
-    stage("making room for keys")
-    engine = Engine(model.eval(), launch.options, tokenizer)
+    if launch.tp > 1 or launch.ep > 1:
+        from homegrown.serve.spread.replica import engine_of_ranks
+
+        engine = engine_of_ranks(launch, stage, lambda reason: _give_up(reason, send))
+    else:
+        device.set_threads(launch.threads)
+        stage("reading weights")
+        model, tokenizer = hub.load(launch.directory, device.pick(launch.device), dtype_of(launch))
+        stage("making room for keys")
+        engine = Engine(model.eval(), launch.options, tokenizer)
     send(say.Ready(time.monotonic() - began, engine.longest, engine.stats().pages, launch.options.page_size))
     return engine
+
+
+def dtype_of(launch: say.Launch) -> torch.dtype | None:
+    """What weights are converted to; `None` for nothing."""
+    import torch
+
+    return None if launch.dtype == "stored" else getattr(torch, launch.dtype)
+
+
+def _give_up(reason: str, send: Send) -> None:
+    """End this process from whatever thread, whatever the others wait for."""
+    with suppress(ConnectionError):
+        send(say.Failed(reason))
+    sys.stderr.flush()
+    os._exit(1)

@@ -31,8 +31,9 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         directory: a Hugging Face directory of the family.
         device: as `device.pick` takes it; `auto` is the accelerator, or the CPU where there is none.
         dtype: of the weights and the key cache; `stored` leaves them as they are on disk.
-        threads: on the CPU; 0 takes every core this process may use.
+        threads: on the CPU; 0 takes every core this process may use, shared with its other ranks.
         options: how the engine runs.
+        tp, ep: processes that heads, and that experts, are spread over (`spread.model.ranks_of`).
     """
 
     directory: str
@@ -40,6 +41,8 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
     threads: int = 0
     options: EngineOptions = EngineOptions()
+    tp: int = 1
+    ep: int = 1
 
 
 class Add(msgspec.Struct, frozen=True, tag=True):
