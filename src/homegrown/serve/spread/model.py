@@ -30,7 +30,8 @@ from homegrown.serve.spread.shares import Share
 def ranks_of(config: ModelConfig, tp: int, ep: int) -> Layout:
     """Who is who in a replica: the fewest ranks that tensor and expert parallelism both fit on, tp innermost.
 
-    Ranks beyond tp share rows as context parallelism does, but in plain slices. Experts and n-gram tables fold over all.
+    Ranks beyond tp share rows as context parallelism does, but in plain slices. Experts and n-gram tables fold over
+    all ranks.
 
     Raises:
         ConfigError: the model does not divide; the message says what would do.

@@ -43,7 +43,8 @@ class Write(msgspec.Struct, frozen=True, tag=True):
     """Numbers that did not come out of a pass.
 
     Attributes:
-        kind: "latent" or "index": cells of a slot's keys; "states": those behind pages; "pages": whole pages of a buffer.
+        kind: "latent" or "index": cells of a slot's keys; "states": those behind pages; "pages": whole pages of a
+            buffer.
         slot: the sublayer's, or the buffer's number.
         places: rows of the buffer.
         data: their bytes.
