@@ -113,6 +113,11 @@ class PageBuffers:
     def _cells(self) -> list[Tensor]:
         return [*self.latent.values(), *self.index.values()]
 
+    @property
+    def kinds(self) -> list[tuple[Kind, dict[int, Tensor]]]:
+        """The buffers of keys, by kind and slot."""
+        return [("latent", self.latent), ("index", self.index)]
+
     def gather(self, buffer_CW: Tensor, table: Tensor) -> Tensor:
         """Whole pages side by side: int64 [B, N] page numbers -> [B, N · page_size, W]."""
         pages = buffer_CW.view(-1, self.page_size, buffer_CW.shape[1]).index_select(0, table.flatten())

@@ -94,7 +94,7 @@ class Engine:
             What became of requests since the last step, in no particular order.
         """
         self._take_in()
-        plan = self._scheduler.schedule()
+        plan = self._plan()
         if plan.pieces:
             began = time.perf_counter()
             logits = self._run(plan)
@@ -137,6 +137,10 @@ class Engine:
         for output in self._intake.refused():
             self._refuse(output)
 
+    def _plan(self) -> Plan:
+        """What the next pass runs."""
+        return self._scheduler.schedule()
+
     def _refuse(self, output: Output) -> None:
         self._counted.finished += 1
         self._outputs.append(output)
@@ -144,10 +148,14 @@ class Engine:
     def _run(self, plan: Plan) -> Tensor:
         """The pass: logits of what each piece wants, one behind the other."""
         for piece in plan.pieces:
-            if piece.sequence.started():
-                self._counted.prompt_tokens += piece.sequence.usage.prompt_tokens
-                self._counted.cached_tokens += piece.sequence.usage.cached_tokens
+            self._begin(piece.sequence)
         return self._runner.forward(batch(self._config, plan.pieces))
+
+    def _begin(self, sequence: Sequence) -> None:
+        """A sequence's prompt is being computed."""
+        if sequence.started():
+            self._counted.prompt_tokens += sequence.usage.prompt_tokens
+            self._counted.cached_tokens += sequence.usage.cached_tokens
 
     def _draft(self, answers: list[Answer]) -> dict[str, list[int]]:
         """Proposals for what comes behind the new tokens, by request."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from homegrown.config import ModelConfig
 from homegrown.model import Draft, History, Trunk
+from homegrown.model.layers import RMSNorm
 from homegrown.model.sparse import Selection
 from homegrown.serve.engine.context import PagedContext
 
@@ -17,6 +18,10 @@ class Served(Protocol):
     """A model that runs on pages; see `Longcat` for what the methods do."""
 
     config: ModelConfig
+
+    @property
+    def norm(self) -> RMSNorm:
+        """The final norm."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -58,7 +58,7 @@ def _serve(sock: socket.socket) -> int:
             sock.sendall(say.frame(report))
 
     try:
-        serve(_load(launch, send), inbox, send)
+        serve(_load(launch, send, inbox), inbox, send)
     except ConnectionError:
         return 0  # the parent is gone
     except Exception as error:
@@ -77,7 +77,7 @@ def _read(sock: socket.socket, inbox: Inbox) -> None:
     os._exit(0)
 
 
-def _load(launch: say.Launch, send: Send) -> Engine:
+def _load(launch: say.Launch, send: Send, inbox: Inbox) -> Engine:
     """An engine around the model of a directory; progress is sent."""
     began = time.monotonic()
 
@@ -86,18 +86,19 @@ def _load(launch: say.Launch, send: Send) -> Engine:
 
     stage("loading libraries")
     from homegrown import device, hub
-    from homegrown.serve.engine.engine import Engine
+    from homegrown.serve.spread.roles import Parts, engine_for
 
     if launch.tp > 1 or launch.ep > 1:
-        from homegrown.serve.spread.replica import engine_of_ranks
+        from homegrown.serve.spread.replica import first_of_ranks
 
-        engine = engine_of_ranks(launch, stage, lambda reason: _give_up(reason, send))
+        parts = first_of_ranks(launch, stage, lambda reason: _give_up(reason, send))
     else:
         device.set_threads(launch.threads)
         stage("reading weights")
         model, tokenizer = hub.load(launch.directory, device.pick(launch.device), dtype_of(launch))
         stage("making room for keys")
-        engine = Engine(model.eval(), launch.options, tokenizer)
+        parts = Parts(model.eval(), tokenizer)
+    engine = engine_for(launch, parts, lambda: inbox.put(say.Wake()))
     send(say.Ready(time.monotonic() - began, engine.longest, engine.stats().pages, launch.options.page_size))
     return engine
 
