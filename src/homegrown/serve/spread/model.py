@@ -10,6 +10,7 @@ from homegrown import ops
 from homegrown.config import DataConfig, ModelConfig, ParallelConfig
 from homegrown.config.blocks import TABLE_BLOCKS, row_blocks
 from homegrown.model import Draft, History, Longcat, Trunk
+from homegrown.model.layers import RMSNorm
 from homegrown.model.ngram import table_sizes
 from homegrown.model.router import Routing
 from homegrown.model.sparse import Selection
@@ -84,6 +85,11 @@ class SpreadModel:
     def device(self) -> torch.device:
         """This rank's."""
         return self._part.device
+
+    @property
+    def norm(self) -> RMSNorm:
+        """The final norm, which is whole on every rank."""
+        return self._part.norm
 
     def trunk(self, tokens: Tensor, context: PagedContext) -> Trunk:
         """int64 [1, N] -> states of all rows."""

@@ -27,6 +27,10 @@ _SECRET = 16
 """Bytes by which a follower shows that it is one."""
 
 
+class RankError(RuntimeError):
+    """A rank of the replica is gone."""
+
+
 class Forward(msgspec.Struct, frozen=True, tag=True):
     """Run a pass."""
 
@@ -96,12 +100,15 @@ class Leader:
         """Tell everybody; does not wait until it is done.
 
         Raises:
-            ConnectionError: somebody is gone.
+            RankError: somebody is gone.
         """
         body = _encoder.encode(order)
-        for follower in self._followers:
-            follower.sendall(_LENGTH.pack(len(body)))
-            follower.sendall(body)
+        try:
+            for follower in self._followers:
+                follower.sendall(_LENGTH.pack(len(body)))
+                follower.sendall(body)
+        except OSError as error:
+            raise RankError(f"a rank of the replica cannot be reached: {error}") from None
 
     def watch(self, lost: Callable[[int], None]) -> None:
         """Call `lost` with the rank whose connection closes first, from another thread."""
@@ -112,7 +119,7 @@ class Leader:
         """Tell everybody to end."""
         try:
             self.tell(Stop())
-        except ConnectionError:
+        except RankError:
             return  # whoever is gone has ended
 
 

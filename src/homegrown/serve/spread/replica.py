@@ -24,9 +24,9 @@ from homegrown.hub.directory import TOKENIZER
 from homegrown.parallel import world
 from homegrown.parallel.groups import Groups
 from homegrown.parallel.layout import Layout
-from homegrown.serve.engine.engine import Engine
 from homegrown.serve.spread.model import SpreadModel, ranks_of
 from homegrown.serve.spread.orders import end_soon, follow, lead
+from homegrown.serve.spread.roles import Parts
 from homegrown.serve.spread.runners import lead_runner, run_along
 from homegrown.serve.spread.weights import config_of, load_shards
 from homegrown.serve.worker.child import dtype_of
@@ -47,8 +47,8 @@ class Rank(NamedTuple):
     model: SpreadModel
 
 
-def engine_of_ranks(launch: Launch, stage: Callable[[str], None], give_up: Callable[[str], None]) -> Engine:
-    """The engine of a replica of several processes; for the first of them.
+def first_of_ranks(launch: Launch, stage: Callable[[str], None], give_up: Callable[[str], None]) -> Parts:
+    """Start a replica of several processes; what an engine in the first of them is made of.
 
     Args:
         launch: what to load.
@@ -69,7 +69,7 @@ def engine_of_ranks(launch: Launch, stage: Callable[[str], None], give_up: Calla
     leader.watch(lambda lost: give_up(f"rank {lost} of the replica has ended; all are started anew"))
     folder = Path(launch.directory)
     tokenizer = Tokenizer.from_dir(folder) if (folder / TOKENIZER).exists() else None
-    return Engine(rank.model, launch.options, tokenizer, lead_runner(rank.model, launch.options, leader))
+    return Parts(rank.model, tokenizer, lead_runner(rank.model, launch.options, leader))
 
 
 def launched(environment: Mapping[str, str]) -> bool:
@@ -81,7 +81,7 @@ def run_rank(launch: Launch) -> None:
     """Be one of the other ranks, until the first one ends.
 
     Raises:
-        UserError: as in `engine_of_ranks`.
+        UserError: as in `first_of_ranks`.
     """
     rank = _join(launch, ranks_of(config_of(Path(launch.directory)), launch.tp, launch.ep))
     follower = follow(rank.groups["world"], lambda: end_soon(GRACE_S))
@@ -144,7 +144,8 @@ def _start(launch: Launch, size: int, give_up: Callable[[str], None]) -> dict[st
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "homegrown.serve.spread"],
-                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdin=theirs.fileno(), stdout=2,
+                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=theirs.fileno(), stdout=2,
             )  # fmt: skip
         ours.sendall(frame(launch))
         threading.Thread(target=_see, args=(process, rank, ours, give_up), daemon=True).start()
