@@ -9,7 +9,7 @@ from typing import Literal
 
 from homegrown.config import UsageError
 
-SUMMARY = "measure a training step against this machine's limits and against transformers"
+SUMMARY = "measure training steps and servers, against this machine's limits and against transformers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,13 @@ def train(argv: list[str]) -> int:
     return 0
 
 
+def serve(argv: list[str]) -> int:
+    """`homegrown bench serve`."""
+    from homegrown.cli.bench_serve import serve
+
+    return serve(argv)
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark: what runs it, and one line about it."""
@@ -105,6 +112,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "train": Benchmark(train, "one training step against the matrix-multiply peak, and against transformers"),
+    "serve": Benchmark(serve, "a server under load: latencies, throughput, goodput; against transformers' server"),
 }
 """Benchmarks by name."""
 

@@ -75,7 +75,7 @@ COMMANDS: Commands = {
         Command(
             "bench",
             "homegrown.cli.bench",
-            "measure a training step against this machine's limits and against transformers",
+            "measure training steps and servers, against this machine's limits and against transformers",
         ),
         Command(
             "doctor",
@@ -86,6 +86,11 @@ COMMANDS: Commands = {
     "models": [
         Command("generate", "homegrown.cli.generate", "let a model continue a text, as it comes"),
         Command("chat", "homegrown.cli.chat", "talk with a model in the terminal"),
+        Command(
+            "serve",
+            "homegrown.cli.serve",
+            "serve a model over the OpenAI and Anthropic APIs, with a chat page",
+        ),
         Command(
             "export",
             "homegrown.cli.export",
