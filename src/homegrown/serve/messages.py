@@ -141,6 +141,7 @@ class Stats(msgspec.Struct, kw_only=True):
             so far.
         transferred: prompt tokens whose keys another process computed and sent.
         lost: prompts that another process was to compute and did not, so that they were computed here.
+        helpers: other processes that compute prompts for this engine, and can be reached.
         step_s: a typical step's seconds, lately.
         prefill_rate: prompt tokens a second, lately; 0 while unknown.
     """
@@ -164,5 +165,6 @@ class Stats(msgspec.Struct, kw_only=True):
     finished: int = 0
     transferred: int = 0
     lost: int = 0
+    helpers: int = 0
     step_s: float = 0.0
     prefill_rate: float = 0.0

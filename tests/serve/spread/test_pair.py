@@ -21,13 +21,7 @@ from .test_replica_process import children
 
 async def connected(backend: PairBackend) -> None:
     """Wait until prompts are computed where they should be."""
-    number = 0
-    while True:
-        number += 1
-        (*_, last) = await collect(backend, request(f"try {os.getpid()} {number}", [3, 4, 5], 1))
-        if last.usage.transferred:
-            return
-        await asyncio.sleep(0.05)
+    await until(lambda: backend.stats().helpers == 1)
 
 
 def test_kill_either_side(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +36,6 @@ def test_kill_either_side(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
         backend = PairBackend(launch(folder), [launch(folder)], backoff=0.05)
         await backend.start()
         assert backend.ready is not None
-        await connected(backend)
         pids = [backend.answering.pid, backend.computing[0].pid]
         told = await asyncio.gather(*(collect(backend, one) for one in wanted))
         assert [tokens(one) for one in told] == expected[:-1]
@@ -60,6 +53,7 @@ def test_kill_either_side(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
         assert backend.state == "ready"
         await until(lambda: backend.computing[0].state == "ready")
         await connected(backend)
+        assert backend.stats().lost >= 1
 
         stream = backend.submit(request("lost", [5], 700))
         await anext(stream)
@@ -92,7 +86,6 @@ def test_each_side_of_two_ranks(tmp_path: Path) -> None:
         backend = PairBackend(launch(folder, tp=2), [launch(folder, tp=2, ep=2)])
         await backend.start()
         try:
-            await connected(backend)
             told = await asyncio.gather(*(collect(backend, one) for one in wanted))
             assert [tokens(one) for one in told] == [told_alone(model, one) for one in wanted]
             assert backend.answering.stats().lost == 0

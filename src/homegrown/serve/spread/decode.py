@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
+import msgspec
 from torch import Tensor
 
 from homegrown.serve.engine.engine import Engine
@@ -19,6 +20,7 @@ from homegrown.serve.engine.sequence import Sequence
 from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, cell
 from homegrown.serve.grammar import GrammarError
+from homegrown.serve.messages import Stats
 from homegrown.serve.spread.orders import from_bytes
 from homegrown.serve.spread.prompts import Arrival, Lost, Prompts
 from homegrown.serve.spread.transfer import Computed, Failed, First, Rows, States
@@ -87,6 +89,10 @@ class DecodeEngine(Engine):
     def idle(self) -> bool:
         """Whether there is nothing to do, to tell, or to cancel."""
         return super().idle and not self._orders
+
+    def stats(self) -> Stats:
+        """How it is doing."""
+        return msgspec.structs.replace(super().stats(), helpers=len(self._prompts.connected))
 
     def _take_in(self) -> None:
         before = set(self._sequences)

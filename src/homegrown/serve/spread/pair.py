@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import msgspec
 
 from homegrown.serve.backend import State
 from homegrown.serve.messages import Output, Request, Stats
-from homegrown.serve.worker.process import ProcessBackend
+from homegrown.serve.worker.process import ProcessBackend, WorkerError
 from homegrown.serve.worker.protocol import Launch, Loading, Ready, Transfer
+
+MEETING_S = 30.0
+"""Seconds in which engines that are ready must have connected."""
 
 
 class PairBackend:
@@ -80,13 +84,14 @@ class PairBackend:
         return self.answering.submit(request)
 
     async def start(self) -> None:
-        """Start all children; returns when all are ready.
+        """Start all children; returns when all are ready, and connected.
 
         Raises:
-            WorkerError: one of them ended before that.
+            WorkerError: one of them ended before that, or they do not find each other.
         """
         try:
             await asyncio.gather(*(child.start() for child in self._children))
+            await self._meet()
         except BaseException:
             await self.close()
             raise
@@ -95,6 +100,16 @@ class PairBackend:
         """Abort what runs, and end all children."""
         await asyncio.gather(*(child.close() for child in self._children))
         await asyncio.to_thread(shutil.rmtree, self._folder, True)
+
+    async def _meet(self) -> None:
+        deadline = time.monotonic() + MEETING_S
+        while self.answering.stats().helpers < len(self.computing):
+            if time.monotonic() > deadline:
+                raise WorkerError(
+                    f"after {MEETING_S:g} s, the engine that answers has reached {self.answering.stats().helpers} of the "
+                    f"{len(self.computing)} that compute prompts; it has logged why"
+                )
+            await asyncio.sleep(0.02)
 
     @property
     def _children(self) -> list[ProcessBackend]:

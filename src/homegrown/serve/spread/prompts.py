@@ -6,7 +6,7 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -52,14 +52,17 @@ class Prompts:
     Args:
         addresses: where they listen.
         secret, shape: to be shown to them.
+        wake: called, in another thread, when somebody can be reached or not any more.
 
     Attributes:
         arrived: what came.
     """
 
-    def __init__(self, addresses: Sequence[str], secret: bytes, shape: bytes) -> None:
+    def __init__(
+        self, addresses: Sequence[str], secret: bytes, shape: bytes, wake: Callable[[], None] = lambda: None
+    ) -> None:
         self.arrived: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
-        self._secret, self._shape = secret, shape
+        self._secret, self._shape, self._wake = secret, shape, wake
         self._socks: dict[str, socket.socket] = {}
         self._closed = False
         for address in addresses:
@@ -119,6 +122,7 @@ class Prompts:
     def _read(self, address: str, sock: socket.socket) -> None:
         let_be_silent(sock, STALL_S)
         self._socks[address] = sock
+        self._wake()
         reason = "the connection has ended"
         try:
             while (got := receive(sock, answered)) is not None:
@@ -128,3 +132,4 @@ class Prompts:
         finally:
             del self._socks[address]
             self.arrived.put(Arrival(address, Lost(reason)))
+            self._wake()

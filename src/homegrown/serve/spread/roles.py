@@ -45,5 +45,5 @@ def engine_for(launch: Launch, parts: Parts, wake: Callable[[], None]) -> Engine
     if transfer.listen:
         server = PrefillServer(transfer.listen, transfer.secret, shape, wake)
         return PrefillEngine(model, options, parts.tokenizer, parts.runner, server)
-    prompts = Prompts(transfer.ask, transfer.secret, shape)
+    prompts = Prompts(transfer.ask, transfer.secret, shape, wake)
     return DecodeEngine(model, options, parts.tokenizer, parts.runner, prompts, transfer.own)
