@@ -80,6 +80,11 @@ class Longcat(nn.Module):
         """Of the weights and activations, but for the weights that `cast` leaves alone."""
         return next(self.layers.parameters()).dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.layers.parameters()).device
+
     def cast(self, dtype: torch.dtype) -> Longcat:
         """Cast the weights to `dtype`, in place, but for those that are float32 by specification: the routers' and
         the indexers' head weights. The routers' correction biases are buffers and always float32."""

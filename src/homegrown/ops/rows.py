@@ -49,7 +49,7 @@ def _apart(implementation: Implementation, rowed: int) -> Implementation:
     def run(*args: Any) -> Tensor:
         tensors, rest = args[:rowed], args[rowed:]
         count = tensors[0].shape[-2]
-        if count == 1:
+        if count <= 1:
             return implementation(*args)
         parts = [implementation(*(row(tensor, number) for tensor in tensors), *rest) for number in range(count)]
         return torch.cat(parts, dim=-2)

@@ -90,6 +90,7 @@ class Usage(msgspec.Struct, kw_only=True):
         drafted, accepted: tokens proposed by the draft head, and those of them that were taken.
         queue_s, prefill_s, decode_s: from arrival to the first pass, to the first token, to the last.
         preempted: how often it had to make room.
+        transferred: tokens of the prompt whose keys another process computed and sent.
     """
 
     prompt_tokens: int = 0
@@ -101,6 +102,7 @@ class Usage(msgspec.Struct, kw_only=True):
     prefill_s: float = 0.0
     decode_s: float = 0.0
     preempted: int = 0
+    transferred: int = 0
 
 
 class Output(msgspec.Struct, kw_only=True):
@@ -137,6 +139,9 @@ class Stats(msgspec.Struct, kw_only=True):
         host_pages_used: of the swap space.
         steps, prefill_tokens, decode_tokens, cached_tokens, prompt_tokens, drafted, accepted, preempted, finished: all
             so far.
+        transferred: prompt tokens whose keys another process computed and sent.
+        lost: prompts that another process was to compute and did not, so that they were computed here.
+        helpers: other processes that compute prompts for this engine, and can be reached.
         step_s: a typical step's seconds, lately.
         prefill_rate: prompt tokens a second, lately; 0 while unknown.
     """
@@ -158,5 +163,8 @@ class Stats(msgspec.Struct, kw_only=True):
     accepted: int = 0
     preempted: int = 0
     finished: int = 0
+    transferred: int = 0
+    lost: int = 0
+    helpers: int = 0
     step_s: float = 0.0
     prefill_rate: float = 0.0

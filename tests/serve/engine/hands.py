@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from homegrown.model import Longcat
 from homegrown.serve.engine.batch import Batch, DraftBatch, DraftSegment, Segment, look_back
 from homegrown.serve.engine.pages import PagePool
 from homegrown.serve.engine.runner import Runner
+from homegrown.serve.engine.served import Served
 
 
 @dataclass
@@ -28,13 +28,13 @@ class Hands:
     """A runner and a pool whose pages are handed out in a random order."""
 
     def __init__(
-        self, model: Longcat, invariant: bool = False, pages: int = 80, page_size: int = 4, seed: int = 0,
-        drafts: bool = True,
+        self, model: Served, invariant: bool = False, pages: int = 80, page_size: int = 4, seed: int = 0,
+        drafts: bool = True, runner: Runner | None = None,
     ) -> None:  # fmt: skip
-        weight = model.norm.weight
         self.model = model
-        self.pool = PagePool(model.config, pages, page_size, weight.device, weight.dtype, drafts)
-        self.runner = Runner(model, self.pool, invariant)
+        pool = PagePool(model.config, pages, page_size, model.device, model.dtype, drafts)
+        self.runner = runner or Runner(model, pool, invariant)
+        self.pool = self.runner.pool
         random.Random(seed).shuffle(self.pool._free)
         # What was there before must not matter.
         for buffer in self.pool.buffers.all:

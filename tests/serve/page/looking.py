@@ -13,18 +13,20 @@ class Visitor:
 
     Args:
         browser: playwright's.
+        usual: a context in it that visits share; it remembers nothing of them.
         url: of the server.
         refused: the server is going to refuse something, of which the browser tells in its console.
         settings: as the page remembers them.
-        options: of the window.
+        options: of a context that differs from the usual one.
     """
 
     def __init__(
-        self, browser, url: str, refused: bool = False, settings: dict[str, Any] | None = None, **options
+        self, browser, usual, url: str, refused: bool = False, settings: dict[str, Any] | None = None, **options
     ) -> None:
-        self.page = browser.new_page(viewport={"width": 1000, "height": 800}, **options)
+        self.page = browser.new_page(**options) if options else usual.new_page()
+        self.page.set_viewport_size({"width": 1000, "height": 800})
         self._trouble: list[str] = []
-        self._url, self._refused = url, refused
+        self._refused = refused
         self.page.on("console", lambda message: self._hear(message.text))
         self.page.on("pageerror", lambda error: self._trouble.append(str(error)))
         self.page.on("request", lambda made: made.url.startswith(url) or self._trouble.append(made.url))
@@ -41,6 +43,7 @@ class Visitor:
 
     def close(self) -> list[str]:
         """End the visit; what went wrong."""
+        self.page.evaluate("try { localStorage.clear(); } catch { /* a test has forbidden it */ }")
         self.page.close()
         return self._trouble
 

@@ -23,7 +23,11 @@ class Talker(ScriptedBackend):
         compute: whether it tells how many experts tokens were given.
     """
 
-    def __init__(self, *texts: str, compute: bool = True, **options) -> None:
+    def __init__(self, *texts: str, **options) -> None:
+        self.begin(*texts, **options)
+
+    def begin(self, *texts: str, compute: bool = True, **options) -> None:
+        """Forget everything, and say these from now on."""
         super().__init__(self._next, **options)
         self.says, self.compute = list(texts), compute
 

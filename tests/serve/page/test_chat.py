@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from ..http.live import Live, live, tiny_backend, until
-from .talking import CARD, THOUGHT, Talker
+from ..http.live import live, tiny_backend, until
+from .talking import THOUGHT, Talker
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def talker() -> Talker:
-    return Talker("Hello **you**.")
-
-
-@pytest.fixture
-def server(talker: Talker) -> Iterator[Live]:
-    with live(talker, card=CARD) as server:
-        yield server
-
-
-@pytest.fixture
-def expect():
-    from playwright.sync_api import expect
-
-    return expect
+@pytest.fixture(autouse=True)
+def _hello(talker: Talker) -> None:
+    talker.says = ["Hello **you**."]
 
 
 def test_a_question_is_answered(server, talker, visit, expect):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from ..http.live import Live, live
-from .talking import CARD, Talker
+from .talking import Talker
 
 pytestmark = pytest.mark.browser
 
@@ -15,15 +12,9 @@ TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))  # <i>three</i>\n"
 PAINTED = "Answer coloured by compute"
 
 
-@pytest.fixture(scope="module")
-def talker() -> Talker:
-    return Talker(TEXT)
-
-
-@pytest.fixture(scope="module")
-def server(talker: Talker) -> Iterator[Live]:
-    with live(talker, card=CARD) as server:
-        yield server
+@pytest.fixture(autouse=True)
+def _code(talker: Talker) -> None:
+    talker.says = [TEXT]
 
 
 def spans(visitor):
@@ -82,13 +73,10 @@ def test_the_choice_is_remembered(server, visit):
 
 def test_no_switch_where_nothing_is_known(server, talker, visit):
     talker.compute = False
-    try:
-        visitor = visit(server.url, settings={"painted": True})
-        visitor.say("x")
-        assert visitor.button("Compute").count() == 0
-        assert visitor.reading.is_visible()
-    finally:
-        talker.compute = True
+    visitor = visit(server.url, settings={"painted": True})
+    visitor.say("x")
+    assert visitor.button("Compute").count() == 0
+    assert visitor.reading.is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from ..http.live import Live, live
-from .talking import CARD, THOUGHT, Talker, call
+from .talking import THOUGHT, Talker, call
 
 pytestmark = pytest.mark.browser
 
@@ -32,15 +29,9 @@ TEXTS = (
 PHONE = {"width": 375, "height": 700}
 
 
-@pytest.fixture(scope="module")
-def talker() -> Talker:
-    return Talker("Yes.", at_a_time=20)
-
-
-@pytest.fixture(scope="module")
-def server(talker: Talker) -> Iterator[Live]:
-    with live(talker, card=CARD) as server:
-        yield server
+@pytest.fixture(autouse=True)
+def _quick(talker: Talker) -> None:
+    talker.begin("Yes.", at_a_time=20)
 
 
 def beyond(page) -> list[str]:
@@ -72,7 +63,6 @@ def test_a_phone_needs_no_sideways_scrolling(server, talker, visit, painted):
     visitor.button("Done").click()
     visitor.button("Edit").click()
     assert beyond(visitor.page) == []
-    talker.says = ["Yes."]
 
 
 def test_targets_on_a_phone_are_large_enough(server, visit):
@@ -135,7 +125,6 @@ def test_by_keyboard_alone(server, talker, visit):
     press("Enter")
     visitor.answered(1)
     assert visitor.reading.inner_text() == "Third."
-    talker.says = ["Yes."]
 
 
 def test_what_can_be_used_has_a_name(server, visit):
@@ -153,7 +142,6 @@ def test_text_stands_out_from_the_page(server, talker, visit, scheme):
     talker.says = ["hm\n" + THOUGHT + "Yes `code` https://x.example\n\n```py\nx\n```\n\n> quote"]
     visitor = visit(server.url, settings={"thinking": "on"}, color_scheme=scheme)
     visitor.say("x")
-    talker.says = ["Yes."]
     for selector in TEXTS:
         ink, paper = visitor.page.locator(selector).first.evaluate("""node => {
           const ink = getComputedStyle(node).color;

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
-from ..http.live import Live, live
-from .talking import CARD, THOUGHT, Talker, call
+from .talking import THOUGHT, call
 
 pytestmark = pytest.mark.browser
 
@@ -38,21 +36,10 @@ ATTACKS = [
 
 
 @pytest.fixture(scope="module")
-def talker() -> Talker:
-    return Talker("Yes.", at_a_time=3)
-
-
-@pytest.fixture(scope="module")
-def server(talker: Talker) -> Iterator[Live]:
-    with live(talker, card=CARD) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shown(browser, server):
+def shown(browser, served):
     """What pieces of text become, as HTML."""
     page = browser.new_page()
-    page.goto(server.url)
+    page.goto(served.url)
     yield lambda *pieces: page.evaluate(SHOWN, list(pieces))
     page.close()
 
@@ -225,7 +212,6 @@ def test_attacks_stay_text(server, talker, visit):
     assert "<script>window.hacked = 1</script>" in visitor.reading.inner_text()
     assert "<img src=x onerror='window.hacked = 1'>" in visitor.reading.inner_text()
     assert page.title() == "Tiny · Homegrown"
-    talker.says = ["Yes."]
 
 
 def test_code_is_copied(server, talker, visit):
@@ -239,4 +225,3 @@ def test_code_is_copied(server, talker, visit):
     visitor.button("Copy the answer").click()
     visitor.page.wait_for_timeout(50)
     assert visitor.page.evaluate("navigator.clipboard.readText()") == "```\nx = 1\n```\n\nend"
-    talker.says = ["Yes."]

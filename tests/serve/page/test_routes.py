@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from importlib.resources import files
 
 import pytest
@@ -13,9 +12,6 @@ from starlette.testclient import TestClient
 from homegrown.report.colour import DARK, LIGHT
 from homegrown.serve import page
 
-from ..http.live import Live, live
-from .talking import Talker
-
 STATIC = files("homegrown.serve.page") / "static"
 NAMES = sorted(entry.name for entry in STATIC.iterdir())
 TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -24,12 +20,6 @@ TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     return TestClient(Starlette(routes=page.routes()))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Live]:
-    with live(Talker("Yes.")) as server:
-        yield server
 
 
 def policy(response) -> dict[str, str]:

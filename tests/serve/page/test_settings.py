@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from ..http.live import Live, live
-from .talking import CARD, THOUGHT, Talker
+from .talking import THOUGHT
 
 pytestmark = pytest.mark.browser
 
 SAMPLING = {"Temperature": "0.5", "Top p": "0.9", "Top k": "7", "Min p": "0.1", "Most tokens": "33", "Seed": "-12"}
-
-
-@pytest.fixture(scope="module")
-def talker() -> Talker:
-    return Talker("Yes.")
-
-
-@pytest.fixture(scope="module")
-def server(talker: Talker) -> Iterator[Live]:
-    with live(talker, card=CARD) as server:
-        yield server
 
 
 def test_they_reach_the_engine_and_outlive_the_page(server, talker, visit):
@@ -80,7 +66,6 @@ def test_thinking_is_switched(server, talker, visit, choice):
     visitor.say("x")
     assert visitor.reading.inner_text() == "Yes."
     assert visitor.answer.locator(".thinking").count() == (choice == "On")
-    talker.says = ["Yes."]
 
 
 def test_markdown_can_be_switched_off(server, talker, visit):
@@ -91,7 +76,6 @@ def test_markdown_can_be_switched_off(server, talker, visit):
     visitor.page.keyboard.press("Escape")
     visitor.say("x")
     assert visitor.reading.inner_text() == "# not a *title*\n    x"
-    talker.says = ["Yes."]
 
 
 def test_back_to_the_defaults(server, talker, visit):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from ..http.live import Live, live, until
-from .talking import CARD, Talker, call
+from ..http.live import until
+from .talking import Talker, call
 
 pytestmark = pytest.mark.browser
 
@@ -20,18 +19,12 @@ WEATHER = {
 DECLARED = {"tools": json.dumps([WEATHER])}
 
 
-@pytest.fixture
-def talker() -> Talker:
-    return Talker("Let me see.\n" + call("get_weather", city="Köln <b>"), "It is **18** degrees.", compute=False)
+@pytest.fixture(autouse=True)
+def _weather(talker: Talker) -> None:
+    talker.begin("Let me see.\n" + call("get_weather", city="Köln <b>"), "It is **18** degrees.", compute=False)
 
 
-@pytest.fixture
-def server(talker: Talker) -> Iterator[Live]:
-    with live(talker, card=CARD) as server:
-        yield server
-
-
-def test_a_round_trip(server, talker, visit):
+def test_a_round_trip(server, talker, visit, expect):
     from playwright.sync_api import expect
 
     visitor = visit(server.url, settings=DECLARED)
@@ -70,7 +63,7 @@ def test_the_conversation_may_go_on_without_results(server, talker, visit):
     assert visitor.button("Send the result").count() == 0
 
 
-def test_a_call_that_was_stopped_is_not_sent(server, talker, visit):
+def test_a_call_that_was_stopped_is_not_sent(server, talker, visit, expect):
     from playwright.sync_api import expect
 
     talker.says, talker._pause = [call("get_weather", city="x" * 300), "Fine."], 0.02
@@ -85,7 +78,7 @@ def test_a_call_that_was_stopped_is_not_sent(server, talker, visit):
     assert "xxx" not in talker.prompt()
 
 
-def test_tools_are_declared_in_the_settings(server, talker, visit):
+def test_tools_are_declared_in_the_settings(server, talker, visit, expect):
     from playwright.sync_api import expect
 
     visitor = visit(server.url)

@@ -17,13 +17,6 @@ HALF = 'data: {"choices":[{"index":0,"delta":{"content":"Half"},"finish_reason":
 KEYS = Keys({digest("hg-good-key"): Client(name="ada", tenant="lab", priority=0, requests_per_minute=2)})
 
 
-@pytest.fixture
-def expect():
-    from playwright.sync_api import expect
-
-    return expect
-
-
 def test_the_key_is_asked_for_and_kept_for_the_tab(visit, expect):
     with live(Talker("Yes."), KEYS, card=CARD) as server:
         visitor = visit(server.url, refused=True)

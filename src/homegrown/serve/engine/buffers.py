@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from homegrown.config import ModelConfig
 from homegrown.model.context import owner_slots
+from homegrown.serve.engine.stretch import Stretch
+
+Kind = Literal["latent", "index"]
+Watch = Callable[[Kind, int, Sequence[Stretch], Tensor], None]
+"""Told what has just been written: kind and slot of the buffer, whose rows these are, and the rows [N, W]."""
 
 # Shape suffixes: C cells (a cell is the room of one position in a page), W latent and rope width, P pages, H hidden.
 
@@ -64,6 +70,7 @@ class PageBuffers:
             page holds depends on the tokens up to its end, and on none behind it.
         index: per owner sublayer, [C, D].
         states: [P, H]: of each page, the state (`Longcat.draft_start`) behind its newest token; `None` without drafts.
+        watch: is told about keys as soon as they are written, while later sublayers are still to be computed.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class PageBuffers:
         self.latent = {slot: zeros(cells, width) for slot, width in latent.items()}
         self.index = {slot: zeros(cells, width) for slot, width in index.items()}
         self.states = zeros(pages + 1, config.hidden_size) if self.drafts else None
+        self.watch: Watch | None = None
 
     @property
     def device(self) -> torch.device:
@@ -105,10 +113,29 @@ class PageBuffers:
     def _cells(self) -> list[Tensor]:
         return [*self.latent.values(), *self.index.values()]
 
+    @property
+    def kinds(self) -> list[tuple[Kind, dict[int, Tensor]]]:
+        """The buffers of keys, by kind and slot."""
+        return [("latent", self.latent), ("index", self.index)]
+
     def gather(self, buffer_CW: Tensor, table: Tensor) -> Tensor:
         """Whole pages side by side: int64 [B, N] page numbers -> [B, N · page_size, W]."""
         pages = buffer_CW.view(-1, self.page_size, buffer_CW.shape[1]).index_select(0, table.flatten())
         return pages.view(table.shape[0], -1, buffer_CW.shape[1])
+
+    def write(self, kind: Kind, slot: int, cells: Sequence[int], rows: Tensor) -> None:
+        """Write rows that were computed elsewhere: [n, W], on any device."""
+        _put(getattr(self, kind)[slot], cells, rows)
+
+    def write_states(self, pages: Sequence[int], rows: Tensor) -> None:
+        """The same for the states behind pages' newest tokens, [n, H].
+
+        Raises:
+            ValueError: none are kept.
+        """
+        if self.states is None:
+            raise ValueError("states are not kept: these pages were made without drafts")
+        _put(self.states, pages, rows)
 
     def save(self, pages: Sequence[int]) -> HostPages:
         """Copy pages to the host."""
@@ -132,3 +159,8 @@ class PageBuffers:
         index = torch.tensor(pages, dtype=torch.int64, device=self.device)
         for buffer in self.all:
             buffer.index_fill_(0, index, 0)
+
+
+def _put(buffer: Tensor, places: Sequence[int], rows: Tensor) -> None:
+    index = torch.tensor(places, dtype=torch.int64, device=buffer.device)
+    buffer.index_copy_(0, index, rows.to(buffer.device))

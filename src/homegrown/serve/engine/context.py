@@ -13,7 +13,7 @@ from homegrown.model.context import Queries
 from homegrown.model.rope import angles
 from homegrown.model.sparse import IndexInput, Selection
 from homegrown.ops import Span
-from homegrown.serve.engine.buffers import PageBuffers
+from homegrown.serve.engine.buffers import Kind, PageBuffers
 from homegrown.serve.engine.layout import Layout, budget_of, indices
 from homegrown.serve.engine.stretch import cell
 
@@ -89,13 +89,19 @@ class PagedContext:
 
     def select(self, slot: int, index: IndexInput) -> Selection:
         """Write the index keys; every part chooses once more keys are visible than the budget."""
-        self.buffers.index[slot].index_copy_(0, self._cells, index.key[0])
+        self.write("index", slot, index.key[0])
         return PagedSelection(None, index, tuple(part.select(slot, index) for part in self.parts))
+
+    def write(self, kind: Kind, slot: int, rows_NW: Tensor) -> None:
+        """Write a sublayer's keys of all rows to their cells, and tell whoever watches."""
+        getattr(self.buffers, kind)[slot].index_copy_(0, self._cells, rows_NW)
+        if self.buffers.watch is not None:
+            self.buffers.watch(kind, slot, self.layout.stretches, rows_NW)
 
     def attend(self, slot: int, queries: Queries, selection: Selection | None) -> tuple[Tensor, Tensor | None]:
         """Write the keys, then absorbed attention: [1, N, h, V], zero for rows that only write."""
         new = torch.cat((queries.latent_BSL[0], queries.rope_key_BSR[0]), dim=-1)
-        self.buffers.latent[slot].index_copy_(0, self._cells, new)
+        self.write("latent", slot, new)
         chosen = selection.cells if isinstance(selection, PagedSelection) else (None,) * len(self.parts)
         outs = [part.attend(slot, queries, cells) for part, cells in zip(self.parts, chosen, strict=True)]
         if len(outs) == 1 and self.parts[0].whole:

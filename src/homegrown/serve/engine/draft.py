@@ -11,11 +11,12 @@ from torch import Tensor
 
 from homegrown import ops
 from homegrown.generate.sampling import greedy
-from homegrown.model import Draft, History, Longcat
+from homegrown.model import Draft, History
 from homegrown.serve.engine.batch import DraftSegment, Segment
 from homegrown.serve.engine.buffers import PageBuffers
 from homegrown.serve.engine.context import PagedContext, PagedSelection
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
+from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, cell, single_rows, stretch_of
 
 
@@ -49,7 +50,7 @@ class DraftHead:
         invariant: compute every row as if it were alone.
     """
 
-    def __init__(self, model: Longcat, buffers: PageBuffers, states: Tensor, invariant: bool) -> None:
+    def __init__(self, model: Served, buffers: PageBuffers, states: Tensor, invariant: bool) -> None:
         self._model, self._buffers, self._states, self._invariant = model, buffers, states, invariant
         self._look_back = max(model.config.ngram.order - 1, 0)
 
@@ -240,7 +241,7 @@ class _Window:
     """The tokens before each drafted one, where drafts are embedded with their n-grams."""
 
     def __init__(
-        self, model: Longcat, segments: Sequence[DraftSegment], members: Sequence[int], device: torch.device
+        self, model: Served, segments: Sequence[DraftSegment], members: Sequence[int], device: torch.device
     ) -> None:
         order = model.config.ngram.order if model.config.mtp.use_ngram else 0
         self._tokens: Tensor | None = None

@@ -6,12 +6,12 @@ A step is: schedule, run, choose, draft, commit. Nothing here waits, knows text,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 from torch import Tensor
 
 from homegrown.config import ConfigError
-from homegrown.model import Longcat
 from homegrown.serve.engine.intake import Intake
 from homegrown.serve.engine.memory import KeyMemory
 from homegrown.serve.engine.options import EngineOptions
@@ -20,6 +20,7 @@ from homegrown.serve.engine.passing import Answer, batch, choose_answers, draft_
 from homegrown.serve.engine.runner import Runner
 from homegrown.serve.engine.scheduler import Plan, Scheduler
 from homegrown.serve.engine.sequence import Sequence
+from homegrown.serve.engine.served import Served
 from homegrown.serve.messages import Output, Request, Stats
 from homegrown.tokenizer import Tokenizer
 
@@ -34,6 +35,7 @@ class Engine:
         model: what writes.
         options: how.
         tokenizer: of the model; only grammars need it, and its end-of-sequence token ends answers too.
+        runner: runs it, if something has been arranged for that; its pages are those of `pool_for`.
 
     Attributes:
         longest: tokens, prompt and answer together, that a request may have.
@@ -42,12 +44,18 @@ class Engine:
         ConfigError: the options do not fit the model, or no page fits into their memory.
     """
 
-    def __init__(self, model: Longcat, options: EngineOptions, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        model: Served,
+        options: EngineOptions,
+        tokenizer: Tokenizer | None = None,
+        runner: Runner | None = None,
+    ) -> None:
         config = model.config
         options.check(config)
         self._config, self._options, self._drafts = config, options, options.drafts(config)
-        pool = _pool(model, options, self._drafts > 0)
-        self._runner = Runner(model, pool, options.invariant)
+        self._runner = runner or Runner(model, pool_for(model, options), options.invariant)
+        pool = self._runner.pool
         self._memory = KeyMemory(pool, options, self._drafts)
         self._scheduler = Scheduler(options, self._memory, self._drafts)
         self.longest = min(config.max_position_embeddings, self._memory.capacity)
@@ -86,7 +94,7 @@ class Engine:
             What became of requests since the last step, in no particular order.
         """
         self._take_in()
-        plan = self._scheduler.schedule()
+        plan = self._plan()
         if plan.pieces:
             began = time.perf_counter()
             logits = self._run(plan)
@@ -129,6 +137,10 @@ class Engine:
         for output in self._intake.refused():
             self._refuse(output)
 
+    def _plan(self) -> Plan:
+        """What the next pass runs."""
+        return self._scheduler.schedule()
+
     def _refuse(self, output: Output) -> None:
         self._counted.finished += 1
         self._outputs.append(output)
@@ -136,10 +148,14 @@ class Engine:
     def _run(self, plan: Plan) -> Tensor:
         """The pass: logits of what each piece wants, one behind the other."""
         for piece in plan.pieces:
-            if piece.sequence.started():
-                self._counted.prompt_tokens += piece.sequence.usage.prompt_tokens
-                self._counted.cached_tokens += piece.sequence.usage.cached_tokens
+            self._begin(piece.sequence)
         return self._runner.forward(batch(self._config, plan.pieces))
+
+    def _begin(self, sequence: Sequence) -> None:
+        """A sequence's prompt is being computed."""
+        if sequence.started():
+            self._counted.prompt_tokens += sequence.usage.prompt_tokens
+            self._counted.cached_tokens += sequence.usage.cached_tokens
 
     def _draft(self, answers: list[Answer]) -> dict[str, list[int]]:
         """Proposals for what comes behind the new tokens, by request."""
@@ -205,13 +221,18 @@ class Engine:
             counted.prefill_rate = _recent(counted.prefill_rate, plan.work.prefill / seconds)
 
 
-def _pool(model: Longcat, options: EngineOptions, drafts: bool) -> PagePool:
-    weight = model.norm.weight
-    size = page_bytes(model.config, options.page_size, weight.dtype, drafts)
+def pool_for(model: Served, options: EngineOptions, make: Callable[..., PagePool] = PagePool) -> PagePool:
+    """The pages that a model is given, made by `make` with the arguments of `PagePool`.
+
+    Raises:
+        ConfigError: no page fits into their memory.
+    """
+    drafts = options.drafts(model.config) > 0
+    size = page_bytes(model.config, options.page_size, model.dtype, drafts)
     pages = options.pages or options.memory // size
     if not pages:
         raise ConfigError(f"engine.memory = {options.memory}: a page of this model takes {size} bytes; give it more")
-    return PagePool(model.config, pages, options.page_size, weight.device, weight.dtype, drafts)
+    return make(model.config, pages, options.page_size, model.device, model.dtype, drafts)
 
 
 def _recent(before: float, now: float) -> float:

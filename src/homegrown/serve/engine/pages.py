@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from homegrown.config import ModelConfig
-from homegrown.serve.engine.buffers import HostPages, PageBuffers, page_bytes
+from homegrown.serve.engine.buffers import HostPages, Kind, PageBuffers, page_bytes
 
 __all__ = ["HostPages", "PagePool", "PoolError", "page_bytes"]
 
@@ -114,6 +115,14 @@ class PagePool:
     def restore(self, host: HostPages, pages: Sequence[int]) -> None:
         """Copy saved pages into as many that were just allocated."""
         self.buffers.restore(host, pages)
+
+    def write(self, kind: Kind, slot: int, cells: Sequence[int], rows: Tensor) -> None:
+        """Write keys that were computed elsewhere, [n, W], to cells of one sequence's own pages."""
+        self.buffers.write(kind, slot, cells, rows)
+
+    def write_states(self, pages: Sequence[int], rows: Tensor) -> None:
+        """The same for the states behind pages' newest tokens, [n, H]; raises `ValueError` where none are kept."""
+        self.buffers.write_states(pages, rows)
 
     def clear(self, pages: Sequence[int]) -> None:
         """Set pages to zero: for those of a sequence whose numbers are no longer finite, which another sequence's zero

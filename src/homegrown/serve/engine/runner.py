@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from homegrown import ops
-from homegrown.model import Longcat, Trunk
+from homegrown.model import Trunk
 from homegrown.serve.engine.batch import Batch, DraftBatch, DraftSegment, Segment
 from homegrown.serve.engine.context import PagedContext
 from homegrown.serve.engine.draft import DraftHead
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
 from homegrown.serve.engine.pages import PagePool
+from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, single_rows, stretch_of
 
 
@@ -29,13 +30,18 @@ class Runner:
             `homegrown.generate.decode`, if chunks are the same.
     """
 
-    def __init__(self, model: Longcat, pool: PagePool, invariant: bool = False) -> None:
+    def __init__(self, model: Served, pool: PagePool, invariant: bool = False) -> None:
         self._model, self._pool, self._invariant = model, pool, invariant
         states = pool.buffers.states
         self._head = None if states is None else DraftHead(model, pool.buffers, states, invariant)
         self._batch = Batch(segments=[])
         self._passes: list[tuple[list[int], Trunk]] = []
         self._states = torch.empty(0)
+
+    @property
+    def pool(self) -> PagePool:
+        """The pages."""
+        return self._pool
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:

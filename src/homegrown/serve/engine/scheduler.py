@@ -200,7 +200,7 @@ class Scheduler:
 
     def _turns(self) -> list[Sequence]:
         """Prompts in the order in which they get tokens."""
-        prompts = [sequence for sequence in self.running.values() if sequence.prefilling]
+        prompts = [sequence for sequence in self.running.values() if sequence.prefilling and not sequence.elsewhere]
         prompts.sort(key=lambda sequence: (-sequence.priority, sequence.left, sequence.order))
         if prompts and self._steps % TURN == 0:
             oldest = min(prompts, key=_rank)

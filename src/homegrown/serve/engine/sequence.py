@@ -41,6 +41,7 @@ class Sequence:
         usage: what it took so far.
         prompt_scores: of the prompt's tokens so far, if they are asked for; `None` once they are told, or never.
         told: whether an output was made.
+        elsewhere: its prompt is computed elsewhere, so that no pass here may run it.
     """
 
     def __init__(self, request: Request, order: int, choice: Choice, longest: int) -> None:
@@ -62,6 +63,7 @@ class Sequence:
         self.first_token = 0.0
         self.prompt_scores: list[TokenScore | None] | None = [None] if request.sampling.prompt_logprobs >= 0 else None
         self.told = False
+        self.elsewhere = False
 
     @property
     def id(self) -> str:

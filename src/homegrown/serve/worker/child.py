@@ -14,13 +14,16 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from homegrown.config import UserError
+from homegrown.config import ConfigError, UserError
 from homegrown.serve.worker import protocol as say
 from homegrown.serve.worker.serving import Inbox, Send, serve
 
 if TYPE_CHECKING:
+    import torch
+
     from homegrown.serve.engine.engine import Engine
 
 GRACE = 5.0
@@ -48,11 +51,14 @@ def _serve(sock: socket.socket) -> int:
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sock, inbox), daemon=True).start()
 
+    lock = threading.Lock()
+
     def send(report: say.Report) -> None:
-        sock.sendall(say.frame(report))
+        with lock:
+            sock.sendall(say.frame(report))
 
     try:
-        serve(_load(launch, send), inbox, send)
+        serve(_load(launch, send, inbox), inbox, send)
     except ConnectionError:
         return 0  # the parent is gone
     except Exception as error:
@@ -71,7 +77,7 @@ def _read(sock: socket.socket, inbox: Inbox) -> None:
     os._exit(0)
 
 
-def _load(launch: say.Launch, send: Send) -> Engine:
+def _load(launch: say.Launch, send: Send, inbox: Inbox) -> Engine:
     """An engine around the model of a directory; progress is sent."""
     began = time.monotonic()
 
@@ -79,21 +85,45 @@ def _load(launch: say.Launch, send: Send) -> Engine:
         send(say.Loading(name, time.monotonic() - began))
 
     stage("loading libraries")
-    import torch
-
     from homegrown import device
-    from homegrown.serve.engine.engine import Engine
+    from homegrown.serve.spread.roles import Parts, engine_for
     from homegrown.serve.weights import load_for_serving
 
-    device.set_threads(launch.threads)
-    dtype = None if launch.dtype == "stored" else getattr(torch, launch.dtype)
-    place = device.pick(launch.device)
-    model, tokenizer, report = load_for_serving(
-        launch.directory, place, dtype, launch.weights, launch.weights_check, stage
-    )
-    for line in report.lines():
-        stage(line)
-    stage("making room for keys")
-    engine = Engine(model, launch.options, tokenizer)
+    if launch.tp > 1 or launch.ep > 1:
+        if launch.weights != "stored":
+            raise ConfigError(f"weights = {launch.weights}: a replica of several processes takes weights as stored")
+        from homegrown.serve.spread.replica import first_of_ranks
+
+        parts = first_of_ranks(launch, stage, lambda reason: _give_up(reason, send))
+    else:
+        device.set_threads(launch.threads)
+        model, tokenizer, report = load_for_serving(
+            launch.directory,
+            device.pick(launch.device),
+            dtype_of(launch),
+            launch.weights,
+            launch.weights_check,
+            stage,
+        )
+        for line in report.lines():
+            stage(line)
+        stage("making room for keys")
+        parts = Parts(model.eval(), tokenizer)
+    engine = engine_for(launch, parts, lambda: inbox.put(say.Wake()))
     send(say.Ready(time.monotonic() - began, engine.longest, engine.stats().pages, launch.options.page_size))
     return engine
+
+
+def dtype_of(launch: say.Launch) -> torch.dtype | None:
+    """What weights are converted to; `None` for nothing."""
+    import torch
+
+    return None if launch.dtype == "stored" else getattr(torch, launch.dtype)
+
+
+def _give_up(reason: str, send: Send) -> None:
+    """End this process from whatever thread, whatever the others wait for."""
+    with suppress(ConnectionError):
+        send(say.Failed(reason))
+    sys.stderr.flush()
+    os._exit(1)

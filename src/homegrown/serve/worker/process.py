@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 COUNTERS = (
     "steps", "prefill_tokens", "decode_tokens", "cached_tokens", "prompt_tokens", "drafted", "accepted", "preempted",
-    "finished",
+    "finished", "transferred", "lost",
 )  # fmt: skip
 """Figures that only grow: those of dead children stay."""
 LOST = "the engine ended unexpectedly, and the request with it: try again in a while"

@@ -24,6 +24,22 @@ class ProtocolError(Exception):
 # Orders: to the engine
 
 
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompts are computed apart from answers; this says which of the two an engine does, and where the other is.
+
+    Attributes:
+        secret: shared by both.
+        listen: compute prompts for those who connect to this address, `unix:PATH` or `HOST:PORT`; and nothing else.
+        ask: have prompts computed by those who listen at these addresses.
+        own: prompts of which at most so many tokens are left are computed here all the same.
+    """
+
+    secret: bytes
+    listen: str = ""
+    ask: tuple[str, ...] = ()
+    own: int = 0
+
+
 class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Load a model and begin. Always the first order.
 
@@ -34,8 +50,10 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         weights: `int8` rounds large matrices to eight bits as they are read; `dtype` is then that of all else, bfloat16
             where it is `stored`.
         weights_check: what rounding is measured on, as `load_for_serving` takes it.
-        threads: on the CPU; 0 takes every core this process may use.
+        threads: on the CPU; 0 takes every core this process may use, shared with its other ranks.
         options: how the engine runs.
+        tp, ep: processes that heads, and that experts, are spread over (`spread.model.ranks_of`).
+        transfer: what is computed where, if not all here.
     """
 
     directory: str
@@ -45,6 +63,9 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     weights_check: str = "auto"
     threads: int = 0
     options: EngineOptions = EngineOptions()
+    tp: int = 1
+    ep: int = 1
+    transfer: Transfer | None = None
 
 
 class Add(msgspec.Struct, frozen=True, tag=True):
@@ -111,7 +132,11 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Order = Launch | Add | Abort | Close
+class Wake(msgspec.Struct, frozen=True, tag=True):
+    """There is something to do. Only from inside the engine's process."""
+
+
+Order = Launch | Add | Abort | Close | Wake
 Report = Loading | Ready | Outputs | Figures | Failed
 
 _encoder = msgspec.msgpack.Encoder()
