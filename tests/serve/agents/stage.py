@@ -97,9 +97,7 @@ def playing(part: Part, at_a_time: int = 7) -> ScriptedBackend:
 @contextmanager
 def stage(backend: Backend, **options: Any) -> Iterator[Live]:
     """A server on a loopback port; its model has the names that the documentation uses."""
-    card = ModelCard(
-        id="quickstart", context_length=LONG, max_output=LONG, aliases=("longcat-2.0",), thinking=False
-    )
+    card = ModelCard(id="quickstart", context_length=LONG, max_output=LONG, aliases=("longcat-2.0",), thinking=False)
     config = tiny_config(max_position_embeddings=LONG)
     service = Service(MeteredBackend(backend), tiny_tokenizer(), config, card)
     with serving(

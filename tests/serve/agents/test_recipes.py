@@ -101,7 +101,9 @@ def test_mini_swe_agent(folder):
         "I begin.\n" + call("bash", command="echo 'print(6 * 7)' > hello.py"),
         call("bash", command="sed -i 's/6 . 7/6 * 9/' hello.py"),
         call("bash", command="python3 hello.py"),
-        lambda scene: call("bash", command="echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT") if "54" in scene.results[-1] else "?",
+        lambda scene: (
+            call("bash", command="echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT") if "54" in scene.results[-1] else "?"
+        ),
     )
     (setting,) = blocks("mini-swe-agent", "sh")
     with stage(playing(part)) as live:
