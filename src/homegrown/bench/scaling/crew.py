@@ -22,8 +22,8 @@ from homegrown.parallel import world
 Task = Callable[[Any], Any]
 """What a member does with an order; both are picklable."""
 
-GOODBYE_S = 20.0
-"""How long a member may take to go home."""
+GOODBYE_S = 60.0
+"""How long a member may take to go home; on a busy machine, many who leave at once take a while."""
 
 
 class CrewError(UserError):
