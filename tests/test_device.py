@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import textwrap
@@ -149,3 +150,13 @@ def test_seed_all_repeats_every_generator():
     assert draw() == first
     device.seed_all(2**40 + 6)
     assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+def test_peers_on_this_machine_need_no_other_interface(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "before")
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "eth0"), (2, "lo0")])
+    device.stay_on_loopback()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo0"
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "eth0")])
+    device.stay_on_loopback()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo0"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ __all__ = [
     "pick",
     "seed_all",
     "set_threads",
+    "stay_on_loopback",
     "synchronize",
     "usable_cores",
 ]
@@ -138,6 +140,16 @@ def connect_when_used() -> None:
     For groups made from now on in this process. Tens of thousands of processes cannot hold a connection to each other.
     """
     os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
+
+
+def stay_on_loopback() -> None:
+    """Let the CPU's collective backend listen on the loopback interface alone: all of this process's peers are here.
+
+    Before `torch.distributed` is initialised. Where the interface has no name that begins with `lo`, nothing changes.
+    """
+    names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if names:
+        os.environ["GLOO_SOCKET_IFNAME"] = names[0]
 
 
 def seed_all(seed: int) -> None:

@@ -44,4 +44,6 @@ def test_nonsense_is_refused():
 
 def test_help_lists_the_benchmarks(capsys):
     assert bench.run([]) == bench.run(["--help"]) == 0
-    assert "train  one training step against" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "train    one training step against" in shown
+    assert "scaling  a small run's step" in shown

@@ -140,8 +140,8 @@ class Record:
     """The same by processor time, which other users of the machine hardly touch; on a CPU only."""
 
 
-def write(record: Record, path: Path) -> None:
-    """Write as indented JSON, atomically."""
+def write(record: object, path: Path) -> None:
+    """Write a record of any kind as indented JSON, atomically."""
     write_bytes(path, msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
 
 

@@ -95,6 +95,13 @@ def train(argv: list[str]) -> int:
     return 0
 
 
+def scaling(argv: list[str]) -> int:
+    """`homegrown bench scaling`."""
+    from homegrown.cli.bench_scaling import scaling
+
+    return scaling(argv)
+
+
 def serve(argv: list[str]) -> int:
     """`homegrown bench serve`."""
     from homegrown.cli.bench_serve import serve
@@ -112,6 +119,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "train": Benchmark(train, "one training step against the matrix-multiply peak, and against transformers"),
+    "scaling": Benchmark(scaling, "a small run's step by one process, and shared by several in each layout"),
     "serve": Benchmark(serve, "a server under load: latencies, throughput, goodput; against transformers' server"),
 }
 """Benchmarks by name."""

@@ -96,6 +96,23 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Processes:
+    """How many processes, each with an accelerator if there are such, share the work. The key cache is whole in each of
+    them, its memory too."""
+
+    tp: int = 1
+    """Processes that attention heads, dense widths and the vocabulary are spread over."""
+    ep: int = 1
+    """Processes that experts are spread over; these are the same ones, and more if --ep is above --tp."""
+    prefill_workers: int = 0
+    """Compute prompts apart from answers, by so many further engines of --tp and --ep processes each, so that no prompt
+    slows answers down. Keys travel to the engine that answers while later layers are being computed. Without any of
+    these engines, after a failure, prompts are computed where answers are, until they are back."""
+    prefill_short: int = 0
+    """With these, compute prompts where answers are if at most so many of their tokens are not known yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Access:
     """Who may come. Reasoning that clients hand back is signed: replicas that serve the same clients need the same
     secret in the environment, as HOMEGROWN_SECRET (16 characters or more)."""
@@ -155,6 +172,8 @@ class Serve:
 
     homegrown serve DIR --host 0.0.0.0 --keys keys.toml --state /var/lib/homegrown
 
+    homegrown serve DIR --tp 8 --ep 8 --prefill-workers 1
+
     homegrown serve key NAME          make a key and print its entry for --keys
 
     homegrown serve usage STATE       what each key has used
@@ -165,6 +184,7 @@ class Serve:
     address: Address = field(default_factory=Address)
     naming: Naming = field(default_factory=Naming)
     engine: Engine = field(default_factory=Engine)
+    processes: Processes = field(default_factory=Processes)
     access: Access = field(default_factory=Access)
     load: Load = field(default_factory=Load)
     records: Records = field(default_factory=Records)
@@ -179,6 +199,11 @@ def run(argv: list[str]) -> int:
     args = parse(tyro.conf.OmitArgPrefixes[Serve], argv, "serve")
     from homegrown.cli.serving import serve
 
+    processes_of(args)
+    if int(os.environ.get("RANK", "0")):
+        from homegrown.serve.spread.replica import stand_by
+
+        return stand_by(launch_of(args))
     keys = keys_of(args)
     return asyncio.run(serve(args, keys))
 
@@ -203,6 +228,25 @@ def keys_of(args: Serve) -> Keys:
             f"{KEY}, or say --open if everybody may come"
         )
     return Keys(clients)
+
+
+def processes_of(args: Serve) -> Processes:
+    """The processes.
+
+    Raises:
+        UsageError: their numbers cannot be.
+    """
+    processes = args.processes
+    for name, least in (("tp", 1), ("ep", 1), ("prefill_workers", 0), ("prefill_short", 0)):
+        if getattr(processes, name) < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} {getattr(processes, name)}: must be at least {least}")
+    if processes.prefill_workers and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"--prefill-workers {processes.prefill_workers}: these are processes of one host; they cannot be had under "
+            "a launcher of several hosts (WORLD_SIZE is set)"
+        )
+    return processes
 
 
 def secret() -> str:
@@ -238,6 +282,7 @@ def launch_of(args: Serve) -> Launch:
     return Launch(
         directory=str(args.model), device=engine.device, dtype=engine.dtype, weights=engine.weights,
         weights_check=engine.weights_check, threads=engine.threads, options=options,
+        tp=args.processes.tp, ep=args.processes.ep,
     )  # fmt: skip
 
 

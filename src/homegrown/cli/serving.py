@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from msgspec.structs import replace
 from rich.markup import escape
 from rich.table import Table
 
 from homegrown.cli.common import console, parse
 
 if TYPE_CHECKING:
-    from homegrown.cli.serve import Serve
+    from homegrown.cli.serve import Processes, Serve
     from homegrown.serve.card import ModelCard
     from homegrown.serve.http.clients import Keys
     from homegrown.serve.http.model import Model, Naming
-    from homegrown.serve.worker.protocol import Ready
+    from homegrown.serve.spread.pair import PairBackend
+    from homegrown.serve.worker.process import ProcessBackend
+    from homegrown.serve.worker.protocol import Launch, Loading, Ready
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,6 @@ async def serve(args: Serve, keys: Keys) -> int:
     from homegrown.serve.http.model import capacity, card, describe, sampling
     from homegrown.serve.http.server import allow_connections, bind, make_server
     from homegrown.serve.service import Service
-    from homegrown.serve.worker.process import ProcessBackend
 
     address, launch = args.address, launch_of(args)
     sock = bind(address.host, address.port)
@@ -62,7 +64,7 @@ async def serve(args: Serve, keys: Keys) -> int:
     shown = card(model, _naming(args), capacity(model, launch.options))
     set_up(args.records.log)
     allow_connections()
-    backend = ProcessBackend(launch, lambda loading: _say(f"{loading.seconds:6.1f} s  {loading.stage}"))
+    backend = backend_of(args.processes, launch)
     defaults = sampling(model.generation, shown.max_output)
     service = Service(MeteredBackend(backend), model.tokenizer, model.config, shown, defaults)
     front = build_app(service, options_of(args, shown.id, bool(keys)), keys)
@@ -79,6 +81,23 @@ async def serve(args: Serve, keys: Keys) -> int:
     return 0
 
 
+def backend_of(processes: Processes, launch: Launch) -> ProcessBackend | PairBackend:
+    """What runs the model: one engine, or one that answers and several that compute prompts; on accelerators side by
+    side, if the device is left open."""
+    from homegrown.serve.spread.pair import PairBackend
+    from homegrown.serve.worker.process import ProcessBackend
+    from homegrown.serve.worker.protocol import world_size
+
+    def progress(loading: Loading) -> None:
+        _say(f"{loading.seconds:6.1f} s  {loading.stage}")
+
+    if not processes.prefill_workers:
+        return ProcessBackend(launch, progress)
+    each = world_size(launch.tp, launch.ep)
+    others = [replace(launch, first=each * (number + 1)) for number in range(processes.prefill_workers)]
+    return PairBackend(launch, others, progress, own=processes.prefill_short)
+
+
 def table(args: Serve, model: Model, card: ModelCard, ready: Ready | None, url: str, keys: int) -> Table:
     """What was chosen."""
     engine = args.engine
@@ -89,6 +108,7 @@ def table(args: Serve, model: Model, card: ModelCard, ready: Ready | None, url: 
         "weights": f"int8, all else {kind}" if engine.weights == "int8" else kind,
         "context": f"{card.context_length:,} tokens, of them at most {card.max_output:,} of an answer",
         "key cache": f"{ready.pages:,} pages of {ready.page_size} tokens" if ready else "",
+        "processes": processes(args.processes),
         "speculation": f"{steps} tokens at a time" if steps else "off",
         "invariant": "on" if engine.invariant else "off",
         "thinking": args.naming.thinking,
@@ -100,6 +120,15 @@ def table(args: Serve, model: Model, card: ModelCard, ready: Ready | None, url: 
     for name, value in rows.items():
         shown.add_row(f"[dim]{name}[/dim]", escape(value))
     return shown
+
+
+def processes(chosen: Processes) -> str:
+    """In words."""
+    from homegrown.serve.worker.protocol import world_size
+
+    each = world_size(chosen.tp, chosen.ep)
+    said = f"{each}, tp {chosen.tp}, ep {chosen.ep}" if each > 1 else "1"
+    return f"{said}, for answers; {chosen.prefill_workers} x as many for prompts" if chosen.prefill_workers else said
 
 
 def _naming(args: Serve) -> Naming:

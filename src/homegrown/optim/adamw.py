@@ -32,6 +32,10 @@ class AdamSettings:
     eps: float
 
 
+_Kept = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Count of steps, master and moments of some rows."""
+
+
 @dataclass(frozen=True)
 class _Part:
     """Some rows of a piece with what belongs to them; all of the same shape but the count of its steps."""
@@ -71,6 +75,7 @@ class AdamW:
         self._fused = fused
         self._row_lazy = row_lazy
         self._state = {slot: _new_state(slot) for slot in self.slots}
+        self._kept = {slot: list(self._cut(slot)) for slot in self.slots}
 
     @property
     def label(self) -> str:
@@ -111,18 +116,25 @@ class AdamW:
         for slot, _ in dense:
             slot.publish()
 
-    def _parts(self, slot: Slot, gradient: Tensor) -> Iterator[_Part]:
-        """The slot's pieces, and those in parts of bounded size.
+    def _cut(self, slot: Slot) -> Iterator[_Kept]:
+        """Views of the slot's pieces, and those in parts of bounded size: once, since a small model has many.
 
         The fused kernel rounds the last few numbers of a tensor unlike the others, so parts are cut from the piece's
         first row on: where they end must not depend on what else is updated here.
         """
         state = self._state[slot]
-        whole = (gradient, slot.master, state["exp_avg"], state["exp_avg_sq"])
+        whole = (slot.master, state["exp_avg"], state["exp_avg_sq"])
         for step, *piece in zip(state["step"], *(slot.cut(tensor) for tensor in whole), strict=True):
             length = max(1, CHUNK_NUMBERS * len(piece[0]) // max(1, piece[0].numel()))
             for views in zip(*(tensor.split(length) for tensor in piece), strict=True):
-                yield _Part(step, *views)
+                yield (step, *views)
+
+    def _parts(self, slot: Slot, gradient: Tensor) -> Iterator[_Part]:
+        """The slot in these parts, each with its gradient."""
+        kept = self._kept[slot]
+        rows = gradient.split([len(master) for _, master, _, _ in kept])
+        for (step, *views), own in zip(kept, rows, strict=True):
+            yield _Part(step, own, *views)
 
     def _update_fused(self, parts: list[_Part], update: Update) -> None:
         kept = [target for part in parts for target in part.targets]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -34,6 +35,11 @@ class LivePart:
     layers: range
     first: bool
     last: bool
+
+    @cached_property
+    def parameters(self) -> tuple[tuple[str, nn.Parameter], ...]:
+        """The model's, named. Listed once: a step goes through them several times, and they stay who they are."""
+        return tuple(self.model.named_parameters())
 
 
 class Assembly:
@@ -89,7 +95,7 @@ class Assembly:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Local shards of all parts, under the names of the whole model's parameters."""
         for part in self.parts.values():
-            yield from part.model.named_parameters()
+            yield from part.parameters
 
     def routers(self) -> dict[int, Router]:
         """The routers that live here, by layer."""

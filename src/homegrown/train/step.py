@@ -128,7 +128,7 @@ class Stepper:
             return out
 
         def done(number: int, micro: int) -> None:
-            self._leaves.take(assembly.parts[number].model.named_parameters())
+            self._leaves.take(assembly.parts[number].parameters)
 
         self.conduct(step, len(micros), forward, done, compute)
         self._leaves.give(assembly.named_parameters())

@@ -43,6 +43,7 @@ TWO = {"tp 2": (2, 1, EVERY), "ep 2": (1, 2, SOME), "tp 2, ep 2": (2, 2, SOME[:1
 FOUR = {"tp 2, ep 4": (2, 4, SOME[1:])}
 OPTIONS = EngineOptions(page_size=4, pages=80, chunk=16, step_ms=1e6)
 TIGHT = EngineOptions(page_size=8, pages=10, host_pages=9, chunk=16, step_ms=1e6, max_running=6)
+ALONE = EngineOptions(page_size=4, pages=80, chunk=16, invariant=True)
 INVARIANT = EngineOptions(page_size=8, pages=40, chunk=16, step_ms=1e6, max_running=6, invariant=True)
 
 
@@ -87,6 +88,22 @@ def answers(model: Served, options: EngineOptions, runner: Runner | None = None,
     return {each.id: told.tokens(each.id) for each in requests}
 
 
+def rows_alone_and_together(model: Served, runner: Runner) -> list[np.ndarray]:
+    """Logits of the same generated tokens, each text by itself and then all in one pass, drafts in them."""
+    hands, found = Hands(model, runner=runner), []
+    for together in (False, True):
+        texts = [Text(batch(model.config, 1, 24 + number, seed=number)[0][0].tolist()) for number in range(3)]
+        for text in texts:
+            hands.prefill(text, 16, stop=20)
+        segments = [
+            (text, hands.segment(text, number + 1, prefill=False, wanted=number + 1))
+            for number, text in enumerate(texts)
+        ]
+        passes = [segments] if together else [[one] for one in segments]
+        found.append(torch.cat([logits for each in passes for logits in hands.run(each)]).numpy())
+    return found
+
+
 def in_a_world(world: Any, folders: dict[str, Path], layouts: dict[str, Any]) -> dict[Any, Any]:
     """Logits of models on layouts; answers where tp = ep."""
     found: dict[Any, Any] = {}
@@ -95,8 +112,9 @@ def in_a_world(world: Any, folders: dict[str, Path], layouts: dict[str, Any]) ->
             folder = folders[name]
             groups = Groups(ranks_of(CONFIGS[name], tp, ep), world.rank, 60)
             everyone = groups["world"]
-            for options in (OPTIONS, TIGHT, INVARIANT) if tp == ep else (OPTIONS,):
-                model = SpreadModel(load_shards(folder, groups.layout, world.rank, world.device, torch.float64), groups)
+            for options in (OPTIONS, TIGHT, INVARIANT, ALONE) if tp == ep else (OPTIONS,):
+                dtype = torch.float32 if options is ALONE else torch.float64
+                model = SpreadModel(load_shards(folder, groups.layout, world.rank, world.device, dtype), groups)
                 if world.rank:
                     run_along(model, options, follow(everyone, lambda: None))
                     continue
@@ -106,6 +124,8 @@ def in_a_world(world: Any, folders: dict[str, Path], layouts: dict[str, Any]) ->
                     found[layout, name] = mixed(model, runner)
                 elif options is TIGHT:
                     found[layout, "greedy"] = answers(model, options, runner)
+                elif options is ALONE:
+                    found["alone"], found["together"] = rows_alone_and_together(model, runner)
                 else:
                     found[layout, "sampled"] = answers(model, options, runner, temperature=0.8)
                 leader.close()
@@ -146,6 +166,7 @@ def check(found: dict[Any, Any], single: dict[str, Any]) -> None:
 
 def test_two_processes_do_what_one_does(folders: dict[str, Path], single: dict[str, Any]) -> None:
     found, _ = spawn(2, in_a_world, folders, TWO)
+    assert np.array_equal(found.pop("alone"), found.pop("together")), "batch-invariant mode: the same bits in float32"
     assert len(found) == len(EVERY) + len(SOME) + 3
     check(found, single)
 

@@ -141,6 +141,7 @@ class _Engine:
             "homegrown:pages_cached": (stats.pages_cached, "Pages kept for prompts to come."),
             "homegrown:host_pages_used": (stats.host_pages_used, "Pages in host memory."),
             "homegrown:waiting_tokens": (stats.waiting_tokens, "Prompt tokens that wait to be computed."),
+            "homegrown:prefill_workers": (stats.helpers, "Engines that compute prompts and can be reached."),
             "homegrown:prefill_rate": (stats.prefill_rate, "Prompt tokens a second, lately."),
             "homegrown:step_seconds": (stats.step_s, "A typical step, lately."),
             "homegrown:ready": (
@@ -161,6 +162,8 @@ class _Engine:
             ("vllm:num_preemptions", stats.preempted, "Times that a request had to make room."),
             ("homegrown:steps", stats.steps, "Steps of the engine."),
             ("homegrown:prefill_tokens", stats.prefill_tokens, "Prompt tokens computed."),
+            ("homegrown:transferred_tokens", stats.transferred, "Prompt tokens whose keys came from prefill workers."),
+            ("homegrown:lost_prompts", stats.lost, "Prompts of prefill workers that were computed where answers are."),
         ):
             counter = CounterMetricFamily(name, what, labels=_LABEL)
             counter.add_metric([self._model], count)

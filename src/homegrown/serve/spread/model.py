@@ -24,6 +24,7 @@ from homegrown.parallel.tensor import shard_tensors
 from homegrown.serve.engine.context import PagedContext
 from homegrown.serve.spread.context import SpreadContext
 from homegrown.serve.spread.shares import Share
+from homegrown.serve.worker.protocol import world_size
 
 # Shape suffixes: N rows of the pass, n own rows, H hidden, V words.
 
@@ -37,17 +38,10 @@ def ranks_of(config: ModelConfig, tp: int, ep: int) -> Layout:
     Raises:
         ConfigError: the model does not divide; the message says what would do.
     """
-    world = _common(tp, ep)
+    world = world_size(tp, ep)
     spread = min(world, _blocks(config)) if config.ngram.order else 1
     embp = max(size for size in range(1, spread + 1) if world % size == 0)
     return settle(ParallelConfig(tp=tp, cp=world // tp, ep=ep, embp=embp), world, config, DataConfig())
-
-
-def _common(tp: int, ep: int) -> int:
-    world = max(tp, ep)
-    while world % tp or world % ep:
-        world += max(tp, ep)
-    return world
 
 
 def _blocks(config: ModelConfig) -> int:

@@ -105,9 +105,10 @@ class PairBackend:
         deadline = time.monotonic() + MEETING_S
         while self.answering.stats().helpers < len(self.computing):
             if time.monotonic() > deadline:
+                found, wanted = self.answering.stats().helpers, len(self.computing)
                 raise WorkerError(
-                    f"after {MEETING_S:g} s, the engine that answers has reached {self.answering.stats().helpers} of "
-                    f"the {len(self.computing)} that compute prompts; it has logged why"
+                    f"after {MEETING_S:g} s, the engine that answers has reached {found} of the {wanted} that compute "
+                    "prompts; it has logged why"
                 )
             await asyncio.sleep(0.02)
 

@@ -88,10 +88,28 @@ def run_rank(launch: Launch) -> None:
     run_along(rank.model, launch.options, follower)
 
 
+def stand_by(launch: Launch) -> int:
+    """Be one of the other ranks under a launcher; a status that says that the replica has ended, so that the launcher
+    ends or restarts the first rank too.
+
+    Raises:
+        UserError: as in `first_of_ranks`.
+    """
+    _heed_no_signals()
+    run_rank(launch)
+    sys.stderr.write(f"rank {os.environ['RANK']}: the first rank of the replica has ended\n")
+    return 1
+
+
+def _heed_no_signals() -> None:
+    """A terminal's or service manager's signals are for the first rank to heed: it finishes what runs."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> NoReturn:
     """A rank that the first one started; it is told what to load on its standard input, whose end is its own."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # these are for whoever started the replica
+    _heed_no_signals()
     with socket.socket(fileno=os.dup(0)) as sock:
         launch = receive(sock)
         threading.Thread(target=_end_with, args=(sock.dup(),), daemon=True).start()
@@ -127,7 +145,7 @@ def _join(launch: Launch, layout: Layout) -> Rank:
             f"{here.size} processes were started, and tp = {launch.tp}, ep = {launch.ep} take {layout.world}: start "
             "that many, or none, and the first one starts the others"
         )
-    device.set_threads(launch.threads or max(1, device.usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    device.set_threads(launch.threads or max(1, device.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     groups = Groups(layout, here.rank, WAIT_S)
     part = load_shards(Path(launch.directory), layout, here.rank, here.device, dtype_of(launch))
     return Rank(groups, SpreadModel(part, groups))
@@ -144,12 +162,12 @@ def _start(launch: Launch, size: int, give_up: Callable[[str], None]) -> dict[st
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "homegrown.serve.spread"],
-                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(launch.first + rank)},
                 stdin=theirs.fileno(), stdout=2,
             )  # fmt: skip
         ours.sendall(frame(launch))
         threading.Thread(target=_see, args=(process, rank, ours, give_up), daemon=True).start()
-    return {**common, "RANK": "0", "LOCAL_RANK": "0"}
+    return {**common, "RANK": "0", "LOCAL_RANK": str(launch.first)}
 
 
 def _see(process: subprocess.Popen[bytes], rank: int, line: socket.socket, give_up: Callable[[str], None]) -> None:

@@ -41,7 +41,7 @@ def engine_for(launch: Launch, parts: Parts, wake: Callable[[], None]) -> Engine
     if transfer is None:
         return Engine(model, options, parts.tokenizer, parts.runner)
     options.check(model.config)
-    shape = shape_of(model.config, options, model.norm.weight)
+    shape = shape_of(model.config, options, model.norm.weight) + launch.weights.encode()
     if transfer.listen:
         server = PrefillServer(transfer.listen, transfer.secret, shape, wake)
         return PrefillEngine(model, options, parts.tokenizer, parts.runner, server)

@@ -99,7 +99,7 @@ def _load(launch: say.Launch, send: Send, inbox: Inbox) -> Engine:
         device.set_threads(launch.threads)
         model, tokenizer, report = load_for_serving(
             launch.directory,
-            device.pick(launch.device),
+            device.pick(_device(launch)),
             dtype_of(launch),
             launch.weights,
             launch.weights_check,
@@ -119,6 +119,22 @@ def dtype_of(launch: say.Launch) -> torch.dtype | None:
     import torch
 
     return None if launch.dtype == "stored" else getattr(torch, launch.dtype)
+
+
+def _device(launch: say.Launch) -> str:
+    """The device's name."""
+    from homegrown import device
+
+    accelerators = device.available()[1:]  # the CPU comes first; any number of processes share it
+    kind = accelerators[0].partition(":")[0] if accelerators else ""
+    if not launch.first or not accelerators or launch.device not in ("auto", kind):
+        return launch.device
+    if launch.first >= len(accelerators):
+        raise UserError(
+            f"{launch.first + 1} accelerators are needed, one for each process, and this host has {len(accelerators)}; "
+            "start fewer processes, or name one device for all by --device"
+        )
+    return accelerators[launch.first]
 
 
 def _give_up(reason: str, send: Send) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from typing import Literal, TypeVar
@@ -22,6 +23,11 @@ class ProtocolError(Exception):
 
 
 # Orders: to the engine
+
+
+def world_size(tp: int, ep: int) -> int:
+    """The fewest processes that tensor and expert parallelism both fit on."""
+    return math.lcm(tp, ep)
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +60,7 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
         options: how the engine runs.
         tp, ep: processes that heads, and that experts, are spread over (`spread.model.ranks_of`).
         transfer: what is computed where, if not all here.
+        first: of this host's accelerators, the first one that is taken, where `device` leaves that open.
     """
 
     directory: str
@@ -66,6 +73,7 @@ class Launch(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     tp: int = 1
     ep: int = 1
     transfer: Transfer | None = None
+    first: int = 0
 
 
 class Add(msgspec.Struct, frozen=True, tag=True):
