@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
@@ -79,7 +80,7 @@ class Segments:
         self._tokenizer, self._limit = tokenizer, memory
         self._added = tokenizer.added_tokens
         self._pattern = alternatives(list(self._added), group=True)
-        self._known: OrderedDict[str, list[int]] = OrderedDict()
+        self._known: OrderedDict[str, array[int]] = OrderedDict()
         self._size = 0
         self._lock = Lock()
 
@@ -94,18 +95,20 @@ class Segments:
             ids += plain[segment]
         return ids
 
-    def _encode(self, segments: Sequence[str]) -> dict[str, list[int]]:
+    def _encode(self, segments: Sequence[str]) -> Mapping[str, Sequence[int]]:
         with self._lock:
             found = {segment: ids for segment in segments if (ids := self._known.get(segment)) is not None}
             for segment in found:
                 self._known.move_to_end(segment)
         missing = list(dict.fromkeys(segment for segment in segments if segment not in found))
-        new = dict(zip(missing, self._tokenizer.encode_batch(missing, plain=True), strict=True))
+        # Four bytes an id; as a list of numbers each would take up to 40, and a server keeps them as long as it runs.
+        encoded = (array("I", ids) for ids in self._tokenizer.encode_batch(missing, plain=True))
+        new = dict(zip(missing, encoded, strict=True))
         with self._lock:
             self._remember(new)
         return found | new
 
-    def _remember(self, new: Mapping[str, list[int]]) -> None:
+    def _remember(self, new: Mapping[str, array[int]]) -> None:
         for segment, ids in new.items():
             if segment not in self._known:
                 self._known[segment] = ids
