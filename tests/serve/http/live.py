@@ -72,6 +72,13 @@ def live(
     config = tiny_config(max_position_embeddings=card.context_length)
     service = Service(MeteredBackend(backend), tiny_tokenizer(), config, card)
     front = build_app(service, Options(**{"model": "tiny", "max_ttft": 0.0, **options}), keys)
+    with serving(front, patience) as running:
+        yield running
+
+
+@contextmanager
+def serving(front: Front, patience: Patience | None = None) -> Iterator[Live]:
+    """Serve an application; yields once its backend is ready."""
     server, sock = make_server(front, patience=patience), bind("127.0.0.1", 0)
     running = Live(front, server, sock.getsockname()[1])
     thread = threading.Thread(target=lambda: asyncio.run(server.run_until_told(sock)), daemon=True)
