@@ -1,7 +1,9 @@
 """Fixtures that tests of several rooms share."""
 
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,3 +22,15 @@ def chromium() -> str:
         reason = f"no browser on this machine (looked for {', '.join(BROWSERS)})"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     return path
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A server that runs in a test sets up the process's loggers; the next test must not find them so."""
+    loggers = [logging.getLogger(name) for name in ("homegrown.serve", "uvicorn.error")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
+        logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint import metadata
 
 from homegrown.train.checkpoint import (
     MANIFEST,
@@ -28,6 +30,7 @@ from homegrown.train.checkpoint import (
     load_checkpoint,
     load_newest,
     locate,
+    part,
     piece_key,
     save_checkpoint,
     saved_steps,
@@ -248,3 +251,17 @@ def test_the_manifest_is_readable_by_people(tmp_path):
     table = json.loads((save(tmp_path, 1) / MANIFEST).read_text())
     assert table["content"]["step"] == 1
     assert table["content"]["facts"] == FACTS
+
+
+def test_an_enumeration_may_be_asked_for_its_members_and_nothing_for_anything_else():
+    """Early releases of Python 3.11 write a member of an enumeration as getattr(class, name)."""
+    encoding = metadata._MEM_FORMAT_ENCODING
+
+    def read(kind: str, name: str) -> object:
+        code = f"cbuiltins\ngetattr\n(c{metadata.__name__}\n{kind}\nV{name}\ntR."
+        return part._Unpickler(io.BytesIO(code.encode())).load()
+
+    assert read("_MEM_FORMAT_ENCODING", "TORCH_PRESERVE_FORMAT") is encoding.TORCH_PRESERVE_FORMAT
+    for kind, name in (("_MEM_FORMAT_ENCODING", "__class__"), ("Metadata", "__init__")):
+        with pytest.raises(pickle.UnpicklingError, match="no checkpoint needs"):
+            read(kind, name)

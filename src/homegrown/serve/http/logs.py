@@ -47,6 +47,18 @@ class TextLines(logging.Formatter):
         return line
 
 
+class _Stderr(logging.Handler):
+    """Writes to stderr, whatever that is by now: a program that embeds the server may have put another in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def _plain(value: object) -> str:
     """A value that cannot break the line or look like the next field."""
     text = str(value)
@@ -55,7 +67,7 @@ def _plain(value: object) -> str:
 
 def set_up(form: Literal["json", "text", "off"]) -> None:
     """Send the server's log, and warnings of what it is built on, to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for name, level in (("homegrown.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
         target = logging.getLogger(name)

@@ -7,6 +7,7 @@ metadata) alone, and its directory is a checkpoint that `torch.distributed.check
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping
@@ -139,7 +140,16 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Look a class up, if it is one of those."""
+        if (module, name) == ("builtins", "getattr"):
+            return _member  # early releases of Python 3.11 write an enumeration's member as getattr(class, name)
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if dtype or (module, name) in _HARMLESS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which no checkpoint needs")
+
+
+def _member(kind: Any, name: str) -> enum.Enum:
+    """A member of an enumeration by its name, and nothing else that an attribute could be."""
+    if not (isinstance(kind, enum.EnumType) and name in kind.__members__):
+        raise pickle.UnpicklingError(f"its metadata asks for attribute {name!r} of {kind!r}, which no checkpoint needs")
+    return kind.__members__[name]
