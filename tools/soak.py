@@ -27,8 +27,9 @@ from soak_traffic import SORTS, Maker
 
 WARM = 0.3
 """Part of the looks that come too early to say anything: caches fill up, libraries are loaded."""
-GROWTH, SLACK_MB = 1.05, 16.0
-"""Memory may grow by so much after that: allocators keep what they once had."""
+SLACK_MB, KEPT_KB = 16.0, 2.0
+"""Memory may grow by so much after that, at all and with each request: allocators keep what they once had, and a server
+remembers encoded prompts and answers (the soak's are all new) up to a bound that it does not reach in an hour."""
 QUIET_S = 30.0
 """How long what was cut off may take to end."""
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting", "homegrown:admitted")
@@ -125,6 +126,7 @@ class Soak:
         """What the server has lost, as sentences."""
         settled = self.looks[int(len(self.looks) * WARM) :]
         first, last = settled[0], settled[-1]
+        allowed = SLACK_MB + KEPT_KB * (last.requests - first.requests) / 1024
         found = [
             f"idle after {look.seconds:.0f} s, {look.pages_used:.0f} pages and {look.admitted:.0f} requests are held"
             for look in self.looks
@@ -134,7 +136,7 @@ class Soak:
             found.append("a process was started anew")
         else:
             for pid, memory in last.memory.items():
-                if memory > first.memory[pid] * GROWTH + SLACK_MB:
+                if memory > first.memory[pid] + allowed:
                     found.append(f"process {pid} grew from {first.memory[pid]:.0f} to {memory:.0f} MB")
         for name, before, after in (("files", first.files, last.files), ("threads", first.threads, last.threads)):
             if after > before + 2:
