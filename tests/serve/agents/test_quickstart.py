@@ -67,7 +67,7 @@ def get(server, path):
 @pytest.mark.parametrize("number", range(2))
 def test_first_steps_in_python(server, number, capsys):
     exec(blocks("Start", "python")[number].replace(ADDRESS, server.url), {})
-    assert capsys.readouterr().out.strip()
+    assert capsys.readouterr().out  # an untrained model may end its answer at once: then it is an empty line
 
 
 def test_first_steps_in_a_shell(server):
