@@ -22,6 +22,7 @@ GROUND = {
     "device": {"config", "energy", "host"},
     "ledger": {"config"},
     "report": {"config", "ledger"},
+    "plan": {"config", "ledger", "report"},
 }
 """Rooms of the ground floor, and all that each may import."""
 FLOORS = [
@@ -136,6 +137,13 @@ class TestVendorCheck:
         assert check_vendor(tmp_path).returncode == 0
         (tmp_path / "room").mkdir()
         (tmp_path / "room/device.py").write_text('x = "cuda"\n')
+        assert check_vendor(tmp_path).returncode == 1
+
+    def test_facts_may_name_vendors_but_code_may_not(self, tmp_path):
+        (tmp_path / "plan/data").mkdir(parents=True)
+        (tmp_path / "plan/data/chips.toml").write_text('vendor = "cuda"\n')
+        assert check_vendor(tmp_path).returncode == 0
+        (tmp_path / "plan/data/__init__.py").write_text('x = "cuda"\n')
         assert check_vendor(tmp_path).returncode == 1
 
     @pytest.mark.parametrize(
