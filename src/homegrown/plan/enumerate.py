@@ -7,10 +7,9 @@ a pipeline stage, and gives data parallelism all the devices that are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
 from math import ceil, gcd
 from typing import NamedTuple
 
@@ -94,12 +93,12 @@ class Space:
         check_devices(self.pins, self.devices)
         check_batch(self.pins, self.most)
 
-    @property
+    @cached_property
     def most(self) -> int:
         """Most sequences that a step may have."""
         return int(self.batch * (1 + self.slack))
 
-    @property
+    @cached_property
     def fewest(self) -> int:
         """Fewest."""
         return ceil(self.batch * (1 - self.slack))
@@ -124,14 +123,11 @@ class Space:
                 yield self._layout(frame, fold, embp)
 
     def corners(self, frame: Frame) -> Iterator[Layout]:
-        """The folds of a frame at which each of their sizes is at an end, with the most recomputation there may be."""
-        folds = sorted(self._folds(frame), key=lambda fold: fold.etp)
-        for _, alike in groupby(folds, key=lambda fold: fold.etp):
-            by_share = list(alike)
-            for fold in dict.fromkeys((by_share[0], by_share[-1])):
-                spreads = self._tables(fold.dp * frame.cp * frame.tp)
-                for embp in dict.fromkeys((spreads[0], spreads[-1])) if spreads else ():
-                    yield replace(self._layout(frame, fold, embp), recompute=self.recomputes()[-1])
+        """The folds of a frame whose sizes are all least, and all most, with the most recomputation there may be."""
+        folds = list(self._folds(frame))
+        for end, fold in zip((0, -1), (folds[:1] + folds[-1:]), strict=False):
+            if tables := self._tables(fold.dp * frame.cp * frame.tp):
+                yield replace(self._layout(frame, fold, tables[end]), recompute=self.recomputes()[-1])
 
     def recomputes(self) -> tuple[Recompute, ...]:
         """Degrees of recomputation that may be chosen, from the fastest to the smallest."""
@@ -143,16 +139,28 @@ class Space:
         return most if not self.pins.dp else self.pins.dp if self.pins.dp <= most else 0
 
     def _data_parallel(self, frame: Frame, multiple: int) -> tuple[int, int] | None:
-        """Most replicas that are a multiple of some number, and the batch next to the one asked for."""
-        cap = self.replicas(frame)
-        if cap < multiple or (self.pins.dp and cap % multiple):
+        """Most replicas that are a multiple of some number, and the batch next to the one asked for.
+
+        A replica computes whole rounds of micro-batches; the fewer they are, the more replicas there may be, so that
+        the first number of rounds at which a batch comes out near enough is the best.
+        """
+        cap, each = self.replicas(frame), frame.micro_batch * frame.unit
+        least = frame.least // frame.unit
+        if cap < multiple:
             return None
-        for dp in (cap,) if self.pins.dp else range(cap // multiple * multiple, 0, -multiple):
-            step = dp * frame.micro_batch * frame.unit
-            near = max(round(self.batch / step) * frame.unit, frame.least) * dp * frame.micro_batch
-            if self.fewest <= near <= self.most:
-                return dp, near
+        for rounds in self._rounds(max(least, ceil(self.fewest / (cap * each))), each):
+            dp = min(cap, self.most // (each * rounds)) // multiple * multiple
+            if not dp:
+                return None
+            if self.fewest <= dp * each * rounds and dp in (self.pins.dp or dp,):
+                nearest = max(least, round(self.batch / (dp * each)))
+                return dp, dp * each * nearest
         return None
+
+    def _rounds(self, first: int, each: int) -> Iterable[int]:
+        if self.slack:
+            return range(first, self.most // each + 1)
+        return () if self.batch % each else (rounds for rounds in divisors(self.batch // each) if rounds >= first)
 
     def _folds(self, frame: Frame) -> Iterator[_Fold]:
         inner = frame.cp * frame.tp
