@@ -51,3 +51,12 @@ class Upkeep:
         return UpkeepAt(
             **{each.name: world.of(f"upkeep.{each.name}", getattr(self, each.name)) for each in fields(self)}
         )
+
+
+@functools.cache
+def default_upkeep() -> Upkeep:
+    """The package's own."""
+    with resources.as_file(resources.files("homegrown.plan") / "data" / "upkeep.toml") as path:
+        own = read_constants(read_toml(path), path.name)
+    site = Catalogue.load().site
+    return Upkeep(**own, **{name: site[name] for name in ("load", "electricity", "lifetime")})
