@@ -123,10 +123,14 @@ class Space:
                 yield self._layout(frame, fold, embp)
 
     def corners(self, frame: Frame) -> Iterator[Layout]:
-        """The folds of a frame whose sizes are all least, and all most, with the most recomputation there may be."""
+        """Folds of a frame at which sizes are least, and most, with the most recomputation there may be."""
         folds = list(self._folds(frame))
-        for end, fold in zip((0, -1), (folds[:1] + folds[-1:]), strict=False):
-            if tables := self._tables(fold.dp * frame.cp * frame.tp):
+        if not folds:
+            return
+        widest = max(folds, key=lambda fold: fold.ep * fold.etp)
+        for end, fold in ((0, folds[0]), (-1, widest), (-1, folds[-1])):
+            tables = self._tables(fold.dp * frame.cp * frame.tp)
+            if tables and (end == 0 or fold is not folds[0]):
                 yield replace(self._layout(frame, fold, tables[end]), recompute=self.recomputes()[-1])
 
     def recomputes(self) -> tuple[Recompute, ...]:
