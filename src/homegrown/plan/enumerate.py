@@ -133,6 +133,17 @@ class Space:
             if tables and (end == 0 or fold is not folds[0]):
                 yield replace(self._layout(frame, fold, tables[end]), recompute=self.recomputes()[-1])
 
+    def alone(self, frame: Frame, ep: int, etp: int) -> Layout:
+        """A replica by itself, of one stage, that cuts layers as a frame and a fold do."""
+        replicas = ep * etp
+        one = frame._replace(pp=1, parts=1, schedule="1f1b")
+        return self._layout(one, _Fold(ep, etp, replicas, replicas * frame.micro_batch), 1)
+
+    def widest(self, frame: Frame) -> list[tuple[int, int]]:
+        """The widest spread of experts in each degree to which they may be cut; a frame's folds go no further."""
+        found = {etp: ep for ep, etp in sorted(self._experts(frame))}
+        return [(ep, etp) for etp, ep in found.items()]
+
     def recomputes(self) -> tuple[Recompute, ...]:
         """Degrees of recomputation that may be chosen, from the fastest to the smallest."""
         return RECOMPUTES if self.pins.recompute == "any" else (self.pins.recompute,)
