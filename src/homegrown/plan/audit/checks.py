@@ -1,0 +1,161 @@
+"""What one reading of a claim comes to: which of its statements can be true together, and what they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from homegrown.plan.audit.claim import Claim, Reading
+from homegrown.plan.audit.evidence import Evidence, Facts, Implied, Leaf, figure, gather
+from homegrown.plan.audit.quantities import preference
+from homegrown.plan.audit.relations import Relation
+from homegrown.plan.audit.span import Span
+
+Verdict = Literal["contradictory", "consistent", "cannot be decided"]
+CONTRADICTORY: Verdict = "contradictory"
+CONSISTENT: Verdict = "consistent"
+UNDECIDED: Verdict = "cannot be decided"
+
+DECISIVE = 2.0
+"""An implied interval wider than this factor would agree with too much for agreement to mean anything."""
+OUTCOMES = ("rate", "utilisation", "device_time", "time", "energy", "site_power", "cost")
+"""What a claim is asked to imply."""
+_RATED = 1.005
+"""How closely energy over device-hours must hit the rated power to have been calculated from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Statements against one another.
+
+    Attributes:
+        about: the figure that the check is told about. implied: what the others give for it.
+        apart: the factor between the nearest figures of the two intervals; 1 where they meet.
+        reason: why agreement would prove nothing; empty where it would.
+    """
+
+    about: Leaf
+    implied: Implied
+    verdict: Verdict
+    apart: float = 1.0
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, frozenset[str]]:
+        """The same in every reading: what is compared with what."""
+        return self.about.name, frozenset(leaf.name for leaf in self.implied.leaves)
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Ids of the statements that take part."""
+        return tuple(dict.fromkeys([*self.about.by, *self.implied.by]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One reading with all that follows from it; `outcomes` by name of the figure, the narrowest way to each."""
+
+    reading: Reading
+    evidence: Evidence
+    checks: tuple[Check, ...]
+    outcomes: Mapping[str, Implied]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the reading as a whole."""
+        found = {check.verdict for check in self.checks if not check.reason}
+        return CONTRADICTORY if CONTRADICTORY in found else CONSISTENT if CONSISTENT in found else UNDECIDED
+
+
+def examine(claim: Claim, reading: Reading, facts: Facts) -> Case:
+    """Everything that follows from one reading of a claim."""
+    evidence = gather(claim, reading, facts)
+    calculated = _calculated(evidence, facts.rated_power(reading.basis))
+    checks = [check for item in evidence.tests() if (check := _check(evidence, item, calculated))]
+    checks += list(_sums(claim, evidence))
+    parts = ["", *(part.name for part in claim.parts)]
+    outcomes = {}
+    for name in (figure(quantity, part) for quantity in OUTCOMES for part in parts):
+        ways = evidence.implied(name)
+        if any(way.by for way in ways):
+            outcomes[name] = next(way for way in ways if way.by)
+    order = [CONTRADICTORY, CONSISTENT, UNDECIDED]
+    checks.sort(key=lambda check: (order.index(check.verdict), bool(check.reason), len(check.implied.leaves)))
+    return Case(reading=reading, evidence=evidence, checks=tuple(checks), outcomes=outcomes)
+
+
+def _check(evidence: Evidence, relation: Relation, calculated: frozenset[str]) -> Check | None:
+    """The verdict on what must hold between leaves; None where no statement takes part."""
+    leaves = [evidence.leaves[name] for name in sorted(relation.names)]
+    about = _about(leaves)
+    if about is None:
+        return None
+    implied = evidence.solve(relation, about.name)
+    apart = about.possible.apart(implied.possible)
+    reason = _hollow(about, implied, calculated)
+    meant = about.likely if about.by else about.possible  # whatever a limit allows agrees with it
+    if apart > 1 and not reason:
+        verdict = CONTRADICTORY
+    elif implied.likely.factor <= DECISIVE and meant.apart(implied.likely) == 1.0:
+        verdict = CONSISTENT
+    else:
+        verdict = UNDECIDED
+    return Check(about=about, implied=implied, verdict=verdict, apart=apart, reason=reason)
+
+
+def _about(leaves: list[Leaf]) -> Leaf | None:
+    """Which figure of a check it is told about: a limit that nature sets, or else the most telling statement."""
+    if not any(leaf.by for leaf in leaves):
+        return None
+    limits = [leaf for leaf in leaves if not leaf.by and leaf.possible.low == 0 and leaf.figure.startswith("=util")]
+    stated = [leaf for leaf in leaves if leaf.statement]
+    told = limits or stated or [leaf for leaf in leaves if leaf.by]
+    return min(told, key=lambda leaf: (preference(leaf.figure[1:].partition("@")[0]), leaf.name))
+
+
+def _hollow(about: Leaf, implied: Implied, calculated: frozenset[str]) -> str:
+    """Why agreement proves nothing, if so."""
+    statements = {leaf.name: leaf.statement for leaf in (about, *implied.leaves) if leaf.statement}
+    for item in statements.values():
+        if item.computed and set(item.computed) <= statements.keys():
+            return f"{item.id} was calculated from {', '.join(item.computed)}"
+    for id_ in sorted(calculated & statements.keys()):
+        if any(leaf.name == "known power" for leaf in implied.leaves):
+            return f"{id_} is device-hours times the rated power of the device: nobody read a meter"
+    return ""
+
+
+def _calculated(evidence: Evidence, rated: float | None) -> frozenset[str]:
+    """Statements of energy that are nothing but device-hours times rated power."""
+    found = set()
+    for way in evidence.implied("=power") if rated else []:
+        kinds = {leaf.figure.partition("@")[0] for leaf in way.leaves}
+        if kinds == {"=energy", "=device_time"} and all(leaf.statement for leaf in way.leaves):
+            energy = next(leaf for leaf in way.leaves if leaf.figure.startswith("=energy"))
+            close = Span(way.likely.low / _RATED, way.likely.value, way.likely.high * _RATED)
+            if rated is not None and close.holds(rated):
+                found.add(energy.name)
+    return frozenset(found)
+
+
+def _sums(claim: Claim, evidence: Evidence) -> Iterator[Check]:
+    """What the parts of a run add up to, against what is said of all of it."""
+    if not claim.whole:
+        return
+    for about in evidence.leaves.values():
+        quantity, _, part = about.figure.partition("@")
+        wanted = [f"{quantity}@{item.name}" for item in claim.parts]
+        stated = {leaf.figure: leaf for leaf in evidence.leaves.values() if leaf.statement}
+        if part or not about.statement or not about.kind.whole or not set(wanted) <= stated.keys():
+            continue
+        leaves = tuple(stated[name] for name in wanted)
+        spans = [leaf.possible for leaf in leaves]
+        total = Span(
+            sum(span.low for span in spans), sum(span.value for span in spans), sum(span.high for span in spans)
+        )
+        apart = about.possible.apart(total)
+        yield Check(
+            about=about, implied=Implied(leaves, {}, total, total),
+            verdict=CONTRADICTORY if apart > 1 else CONSISTENT, apart=apart,
+        )  # fmt: skip

@@ -1,0 +1,202 @@
+"""What holds between the figures of a training run: identities, each a product of powers.
+
+Read them as accounting, not as a model: they are true of every run whatever its machine, so that statements which
+break one of them cannot all be true. What is left over after an identity is solved is what a claim implies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from homegrown.config.errors import ConfigError
+
+Row = dict[str, Fraction]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The product of figures to their powers is `constant`.
+
+    Attributes:
+        powers: name of a figure and its exponent, by name; none is zero.
+        constant: positive.
+        words: the identity as text.
+    """
+
+    powers: tuple[tuple[str, Fraction], ...]
+    constant: float
+    words: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The figures in it."""
+        return frozenset(name for name, _ in self.powers)
+
+    def solved(self, name: str) -> tuple[dict[str, Fraction], float]:
+        """Exponents of the other figures, and the factor, whose product is the figure `name`."""
+        powers = dict(self.powers)
+        own = powers.pop(name)
+        return {other: -power / own for other, power in powers.items()}, self.constant ** float(1 / own)
+
+    def renamed(self, names: dict[str, str]) -> Relation:
+        """The same between other figures."""
+        powers = sorted((names.get(name, name), power) for name, power in self.powers)
+        return Relation(tuple(powers), self.constant, self.words)
+
+
+_SIDE = re.compile(r"\s*([*/]?)\s*(?:(\d+(?:\.\d+)?(?:e[+-]?\d+)?)|([a-z][a-z0-9_]*)(?:\^(-?\d+))?)\s*")
+
+
+def relation(words: str, where: str = "") -> Relation:
+    """An identity from text such as `flops = 6 * active * tokens`: figures, numbers, `*`, `/`, `^` and one `=`.
+
+    Raises:
+        ConfigError: it does not read so.
+    """
+    sides = words.split("=")
+    powers: Row = {}
+    logarithm = 0.0
+    if len(sides) != 2:
+        raise ConfigError(f"{where}{words!r}: an identity has one '=', as in 'energy = power * time'")
+    for sign, side in zip((1, -1), sides, strict=True):
+        for number, name, power in _factors(side, words, where):
+            if name:
+                powers[name] = powers.get(name, Fraction(0)) + sign * power
+            else:
+                logarithm -= sign * int(power) * math.log(number)
+    kept = tuple(sorted((name, power) for name, power in powers.items() if power))
+    if not kept:
+        raise ConfigError(f"{where}{words!r}: an identity says something about at least one figure")
+    return Relation(kept, math.exp(logarithm), words)
+
+
+def _factors(side: str, words: str, where: str) -> Iterator[tuple[float, str, Fraction]]:
+    place = 0
+    while place < len(side) or place == 0:
+        found = _SIDE.match(side, place)
+        if not found or found.end() == place or (place == 0) != (found[1] == "") or found[2] in ("0", "0.0"):
+            raise ConfigError(
+                f"{where}{words!r}: must be names of figures and positive numbers joined by * or /, not {side.strip()!r}"
+            )
+        power = Fraction(found[4] or 1) * (-1 if found[1] == "/" else 1)
+        yield float(found[2] or 1), found[3] or "", power
+        place = found.end()
+
+
+IDENTITIES = tuple(
+    relation(words)
+    for words in (
+        "flops = tokens * flops_per_token",
+        # Kaplan et al., arXiv 2001.08361, section 2.1: two FLOPs forward and four backward for each active parameter;
+        # `beyond` is what attention over the context adds to that.
+        "flops_per_token = 6 * active * beyond",
+        "pace = pace_device * devices",
+        "rate = pace_device * flops_per_token",
+        # Chowdhery et al., arXiv 2204.02311, section 4.1: model FLOPs, recomputation left out; hardware FLOPs with it.
+        "rate = utilisation * peak",
+        "hardware_rate = rate * recompute",
+        "hardware_rate = hardware_utilisation * peak",
+        "tokens = pace * time * availability",
+        "device_time = devices * time",
+        "device_time = tokens * time_per_token",
+        "batch = pace * step",
+        "energy = device_time * power",
+        "site_power = power * devices",
+        "cost = device_time * price",
+        "devices = nodes * node",
+        "faults * fault_interval = 1",
+        "faults = fault_rate * nodes",
+        "lost = faults * repair",
+        "interruptions = faults * window",
+    )
+)
+"""Of every run. Names are those of `quantities.KINDS`, seconds and devices throughout."""
+
+
+@lru_cache(maxsize=256)
+def consequences(relations: tuple[Relation, ...], known: frozenset[str]) -> tuple[Relation, ...]:
+    """Every identity that holds between known figures only, and between no fewer of them.
+
+    Figures that are not known are eliminated from the logarithms' linear system; of what remains, the vectors of
+    smallest support are kept (the elementary vectors of its row space, Rockafellar 1969). Each is a test that the known
+    figures can fail, and together they are all such tests.
+    """
+    found = []
+    for basis in _blocks(_eliminated(relations, known)):
+        found += list(_elementary(basis))
+    return tuple(found)
+
+
+_Line = tuple[Row, float]
+"""Exponents, and the logarithm of the constant."""
+
+
+def _eliminated(relations: Iterable[Relation], known: frozenset[str]) -> list[_Line]:
+    """A basis of what the relations say about known figures alone."""
+    lines = [(dict(item.powers), math.log(item.constant)) for item in relations]
+    unknown = sorted({name for row, _ in lines for name in row} - known)
+    for name in unknown:
+        pivot = min((line for line in lines if name in line[0]), key=lambda line: len(line[0]), default=None)
+        if pivot is not None:
+            lines = [_without(name, line, pivot) for line in lines if line is not pivot]
+    basis: list[_Line] = []
+    for line in lines:  # what is left may say the same thing twice
+        for row, constant in basis:
+            line = _without(min(row), line, (row, constant))
+        if line[0]:
+            lead = min(line[0])
+            basis = [*(_without(lead, other, line) for other in basis), line]
+    return basis
+
+
+def _without(name: str, line: _Line, pivot: _Line) -> _Line:
+    """`line` with so much of `pivot` taken off that the figure drops out."""
+    row, constant = line
+    if name not in row:
+        return line
+    times = row[name] / pivot[0][name]
+    left = dict(row)
+    for other, power in pivot[0].items():
+        left[other] = left.get(other, Fraction(0)) - times * power
+    return {other: power for other, power in left.items() if power}, constant - float(times) * pivot[1]
+
+
+def _blocks(basis: list[_Line]) -> list[list[_Line]]:
+    """The lines in groups that share no figure."""
+    groups: list[tuple[set[str], list[_Line]]] = []
+    for line in basis:
+        touching = [group for group in groups if group[0] & line[0].keys()]
+        groups = [group for group in groups if group not in touching]
+        names = set(line[0]).union(*(group[0] for group in touching))
+        groups.append((names, [line, *(other for group in touching for other in group[1])]))
+    return [lines for _, lines in groups]
+
+
+def _elementary(basis: list[_Line]) -> Iterator[Relation]:
+    """Combinations of the lines that no combination with fewer figures is part of.
+
+    A vector of smallest support in a space of r dimensions vanishes in r - 1 independent places, and is the only one
+    that does; so those places are tried in turn.
+    """
+    names = sorted({name for row, _ in basis for name in row})
+    found: dict[frozenset[str], _Line] = {}
+    for places in itertools.combinations(names, len(basis) - 1):
+        left = basis
+        for name in places:
+            pivot = next((line for line in left if name in line[0]), None)
+            if pivot is None:
+                break  # these places are not independent: others give the same vector
+            left = [_without(name, line, pivot) for line in left if line is not pivot]
+        else:
+            found.setdefault(frozenset(left[0][0]), left[0])
+    for support, (row, constant) in found.items():
+        if not any(other < support for other in found):
+            scale = row[min(row)]
+            powers = tuple(sorted((name, power / scale) for name, power in row.items()))
+            yield Relation(powers, math.exp(constant / float(scale)))
