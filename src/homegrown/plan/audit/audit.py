@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from homegrown.plan.audit.benchmarks import Benchmark, Comparison, Scored, compare, scored
 from homegrown.plan.audit.checks import (
@@ -17,7 +17,7 @@ from homegrown.plan.audit.checks import (
     examine,
 )
 from homegrown.plan.audit.claim import Claim
-from homegrown.plan.audit.evidence import Facts
+from homegrown.plan.audit.evidence import Facts, Structures
 from homegrown.plan.audit.settle import Settling, settlings, testable
 from homegrown.plan.audit.span import Span, union
 
@@ -35,15 +35,18 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A check under every reading. Its verdict is None where it depends on the reading."""
+    """A check under every reading; `alike` other checks of the same figure come to the same."""
 
     rows: tuple[Row, ...]
+    alike: int = 0
 
     @property
     def verdict(self) -> Verdict | None:
-        """The same under every reading, or None."""
+        """The same under every reading; None if some contradict and others do not."""
         found = {row.check.verdict for row in self.rows}
-        return found.pop() if len(found) == 1 else None
+        if len(found) == 1:
+            return found.pop()
+        return None if CONTRADICTORY in found else UNDECIDED
 
     @property
     def check(self) -> Check:
@@ -97,8 +100,13 @@ class Audit:
     @property
     def verdict(self) -> Verdict:
         """The best that can be made of the claim: contradictory only if it is so under every reading."""
-        found = {case.verdict for case in self.cases}
+        found = {case.verdict for case in self.cases} or {UNDECIDED}
         return next(verdict for verdict in (CONSISTENT, UNDECIDED, CONTRADICTORY) if verdict in found)
+
+    @property
+    def usual(self) -> Verdict:
+        """Of the usual reading: the first choice of every ambiguity."""
+        return self.cases[0].verdict if self.cases else UNDECIDED
 
     def readings(self, verdict: Verdict) -> int:
         """Number of readings that come to a verdict."""
@@ -111,7 +119,9 @@ def audit(claim: Claim, facts: Facts, benchmarks: Mapping[str, Benchmark]) -> Au
     Raises:
         ConfigError: it names a chip, model or benchmark that is not known.
     """
-    cases = tuple(examine(claim, reading, facts) for reading in claim.readings()) if claim.statements else ()
+    structures: Structures = {}
+    readings = claim.readings() if claim.statements else ()
+    cases = tuple(examine(claim, reading, facts, structures) for reading in readings)
     found = tuple(_findings(claim, cases))
     marks = tuple(scored(score, benchmarks) for score in claim.scores)
     return Audit(
@@ -132,25 +142,24 @@ def _findings(claim: Claim, cases: Iterable[Case]) -> list[Finding]:
     """One for each check, told apart by the readings that matter to it."""
     grouped: dict[object, list[tuple[Case, Check]]] = defaultdict(list)
     for case in cases:
-        for check in case.checks:
+        exact = sorted(case.checks, key=lambda check: check.implied.likely.factor)
+        for check in {check.key: check for check in reversed(exact)}.values():
             grouped[check.key].append((case, check))
     found = [Finding(rows=tuple(_rows(claim, group))) for group in grouped.values()]
     order = {CONTRADICTORY: 0, None: 1, CONSISTENT: 2, UNDECIDED: 3}
-    found.sort(key=lambda item: (order[item.verdict], bool(item.check.reason), len(item.check.implied.leaves)))
+    found.sort(key=lambda item: (order[item.verdict], bool(item.check.reason), item.check.implied.likely.factor))
     return _telling(found)
 
 
 def _telling(findings: list[Finding]) -> list[Finding]:
-    """Without those that say no more than one before them: the same verdict on the same figure from more statements."""
-    kept: list[Finding] = []
+    """One for each figure and verdict, the most exact; what cannot be decided only of figures that nothing else tests."""
+    kept: dict[object, list[Finding]] = defaultdict(list)
+    tested = {item.check.about.name for item in findings if item.verdict != UNDECIDED}
     for item in findings:
-        statements = set(item.check.statements)
-        same = [other for other in kept if other.check.about.name == item.check.about.name]
-        if item.verdict == UNDECIDED and not item.check.reason and same:
-            continue
-        if not any(set(other.check.statements) <= statements and other.verdict == item.verdict for other in same):
-            kept.append(item)
-    return kept
+        about, reason = item.check.about.name, item.check.reason
+        if reason or item.verdict != UNDECIDED or about not in tested:
+            kept[about, item.verdict, reason].append(item)
+    return [replace(group[0], alike=len(group) - 1) for group in kept.values()]
 
 
 def _rows(claim: Claim, group: list[tuple[Case, Check]]) -> list[Row]:
@@ -191,9 +200,7 @@ def _choosings(claim: Claim, cases: tuple[Case, ...]) -> list[Choosing]:
             for case in own:
                 verdicts[case.verdict] += 1
             found.append(
-                Choosing(
-                    ambiguity=ambiguity.name, choice=choice.name, verdicts=dict(verdicts), outcomes=_outcomes(own)
-                )
+                Choosing(ambiguity=ambiguity.name, choice=choice.name, verdicts=dict(verdicts), outcomes=_outcomes(own))
             )
     return found
 
@@ -202,7 +209,7 @@ def _outcomes(cases: Iterable[Case]) -> dict[str, Span]:
     spans: dict[str, list[Span]] = defaultdict(list)
     for case in cases:
         for name, implied in case.outcomes.items():
-            spans[name].append(implied.likely)
+            spans[name].append(implied[0].likely)
     return {name: union(found) for name, found in spans.items()}
 
 
@@ -210,13 +217,11 @@ def _untested(cases: tuple[Case, ...]) -> list[Untested]:
     """Statements that no reading puts to a test, and what would."""
     if not cases:
         return []
-    tested = {id_ for case in cases for check in case.checks if check.verdict != UNDECIDED for id_ in check.statements}
-    statements = [item for item in cases[0].reading.statements if item.id not in tested]
-    return [
-        Untested(statement=item.id, would=tuple(testable(cases[0].evidence, item.id)))
-        for item in statements
-        if item.quantity != "context"
-    ]
+    decided = [check for case in cases for check in case.checks if check.verdict != UNDECIDED and not check.reason]
+    tested = {id_ for check in decided for id_ in check.statements}
+    left = [item.id for item in cases[0].reading.statements if item.id not in tested and item.quantity != "context"]
+    would = testable(cases[0].evidence, left)
+    return [Untested(statement=id_, would=would[id_]) for id_ in left]
 
 
 def _blame(cases: Iterable[Case]) -> tuple[str, ...]:

@@ -198,5 +198,3 @@ def _adjusted(pairs: list[Comparison]) -> list[Comparison]:
         highest = max(highest, min((len(pairs) - rank) * pairs[place].p, 1.0))
         adjusted[place] = highest
     return [replace(pair, adjusted=adjusted[place]) for place, pair in enumerate(pairs)]
-
-

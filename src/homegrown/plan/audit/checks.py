@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from homegrown.plan.audit.claim import Claim, Reading
-from homegrown.plan.audit.evidence import Evidence, Facts, Implied, Leaf, figure, gather
+from homegrown.plan.audit.evidence import Evidence, Facts, Implied, Leaf, Structures, figure, gather
 from homegrown.plan.audit.quantities import preference
 from homegrown.plan.audit.relations import Relation
 from homegrown.plan.audit.span import Span
@@ -19,7 +19,18 @@ UNDECIDED: Verdict = "cannot be decided"
 
 DECISIVE = 2.0
 """An implied interval wider than this factor would agree with too much for agreement to mean anything."""
-OUTCOMES = ("rate", "utilisation", "device_time", "time", "energy", "site_power", "cost")
+OUTCOMES = (
+    "pace_device",
+    "rate",
+    "utilisation",
+    "device_time",
+    "time",
+    "energy",
+    "power",
+    "site_power",
+    "cost",
+    "price",
+)
 """What a claim is asked to imply."""
 _RATED = 1.005
 """How closely energy over device-hours must hit the rated power to have been calculated from it."""
@@ -43,8 +54,8 @@ class Check:
 
     @property
     def key(self) -> tuple[str, frozenset[str]]:
-        """The same in every reading: what is compared with what."""
-        return self.about.name, frozenset(leaf.name for leaf in self.implied.leaves)
+        """The same in every reading: which statements are compared."""
+        return self.about.name, frozenset(self.statements)
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -54,35 +65,48 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One reading with all that follows from it; `outcomes` by name of the figure, the narrowest way to each."""
+    """One reading with all that follows from it; `outcomes` by name of the figure: ways to each, the narrowest first."""
 
     reading: Reading
     evidence: Evidence
     checks: tuple[Check, ...]
-    outcomes: Mapping[str, Implied]
+    outcomes: Mapping[str, list[Implied]]
 
     @property
     def verdict(self) -> Verdict:
-        """Of the reading as a whole."""
-        found = {check.verdict for check in self.checks if not check.reason}
-        return CONTRADICTORY if CONTRADICTORY in found else CONSISTENT if CONSISTENT in found else UNDECIDED
+        """Of the reading as a whole. One statement that fits what is known says nothing for the others: it takes two
+        that fit each other."""
+        if any(check.verdict == CONTRADICTORY for check in self.checks):
+            return CONTRADICTORY
+        fit = (check for check in self.checks if check.verdict == CONSISTENT and not check.reason)
+        return CONSISTENT if any(len(check.statements) > 1 for check in fit) else UNDECIDED
 
 
-def examine(claim: Claim, reading: Reading, facts: Facts) -> Case:
-    """Everything that follows from one reading of a claim."""
-    evidence = gather(claim, reading, facts)
+def examine(claim: Claim, reading: Reading, facts: Facts, structures: Structures) -> Case:
+    """Everything that follows from one reading of a claim; `structures` keeps what readings have in common."""
+    evidence = gather(claim, reading, facts, structures)
     calculated = _calculated(evidence, facts.rated_power(reading.basis))
     checks = [check for item in evidence.tests() if (check := _check(evidence, item, calculated))]
     checks += list(_sums(claim, evidence))
-    parts = ["", *(part.name for part in claim.parts)]
-    outcomes = {}
-    for name in (figure(quantity, part) for quantity in OUTCOMES for part in parts):
-        ways = evidence.implied(name)
-        if any(way.by for way in ways):
-            outcomes[name] = next(way for way in ways if way.by)
+    outcomes = {
+        name: ways
+        for part in ("", *(part.name for part in claim.parts))
+        for quantity in OUTCOMES
+        if (ways := _ways(evidence, name := figure(quantity, part), part))
+    }
     order = [CONTRADICTORY, CONSISTENT, UNDECIDED]
     checks.sort(key=lambda check: (order.index(check.verdict), bool(check.reason), len(check.implied.leaves)))
     return Case(reading=reading, evidence=evidence, checks=tuple(checks), outcomes=outcomes)
+
+
+def _ways(evidence: Evidence, name: str, part: str) -> list[Implied]:
+    """Ways to an outcome that rest on what is said, of a part on what is said of the part."""
+    found = []
+    for way in evidence.implied(name):
+        stated = [leaf.statement for leaf in way.leaves if leaf.statement]
+        if any(item.part == part for item in stated):
+            found.append(way)
+    return found
 
 
 def _check(evidence: Evidence, relation: Relation, calculated: frozenset[str]) -> Check | None:
@@ -91,17 +115,23 @@ def _check(evidence: Evidence, relation: Relation, calculated: frozenset[str]) -
     about = _about(leaves)
     if about is None:
         return None
-    implied = evidence.solve(relation, about.name)
+    implied = evidence.solve(relation.solved(about.name))
     apart = about.possible.apart(implied.possible)
     reason = _hollow(about, implied, calculated)
-    meant = about.likely if about.by else about.possible  # whatever a limit allows agrees with it
     if apart > 1 and not reason:
         verdict = CONTRADICTORY
-    elif implied.likely.factor <= DECISIVE and meant.apart(implied.likely) == 1.0:
+    elif _agrees(about, implied.likely):
         verdict = CONSISTENT
     else:
         verdict = UNDECIDED
     return Check(about=about, implied=implied, verdict=verdict, apart=apart, reason=reason)
+
+
+def _agrees(about: Leaf, implied: Span) -> bool:
+    """Whether what is implied confirms a statement, or stays within a limit."""
+    if not about.by:
+        return implied.high <= about.possible.high
+    return implied.factor <= DECISIVE and about.likely.apart(implied) == 1.0
 
 
 def _about(leaves: list[Leaf]) -> Leaf | None:
@@ -156,6 +186,6 @@ def _sums(claim: Claim, evidence: Evidence) -> Iterator[Check]:
         )
         apart = about.possible.apart(total)
         yield Check(
-            about=about, implied=Implied(leaves, {}, total, total),
+            about=about, implied=Implied(leaves, (1.0,) * len(leaves), 1.0, total, total),
             verdict=CONTRADICTORY if apart > 1 else CONSISTENT, apart=apart,
         )  # fmt: skip

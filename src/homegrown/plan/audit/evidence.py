@@ -9,8 +9,8 @@ from typing import Protocol
 
 from homegrown.plan.audit.claim import Basis, Claim, Reading, Statement
 from homegrown.plan.audit.quantities import KINDS, Kind
-from homegrown.plan.audit.relations import IDENTITIES, Relation, consequences
-from homegrown.plan.audit.span import Span
+from homegrown.plan.audit.relations import IDENTITIES, Relation, Solution, consequences
+from homegrown.plan.audit.span import Span, product
 
 COUNTING = Span(1 / 1.01, 1.0, 1.01)
 """Of FLOPs counted from a definition: norms, softmax and the like are left out of all published counts."""
@@ -83,12 +83,18 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Implied:
-    """What leaves imply for a figure: which of them, and the interval they give, usually and at all."""
+    """What leaves imply for a figure: a constant times each to its power; the interval, usually and at all."""
 
     leaves: tuple[Leaf, ...]
-    powers: Mapping[str, Fraction]
+    powers: tuple[float, ...]
+    constant: float
     likely: Span
     possible: Span
+
+    def knowing(self, name: str) -> Span:
+        """The usual interval if one leaf were known for certain to be its best guess."""
+        spans = (leaf.likely.collapsed if leaf.name == name else leaf.likely for leaf in self.leaves)
+        return product(self.constant, zip(spans, self.powers, strict=True))
 
     @property
     def by(self) -> tuple[str, ...]:
@@ -96,44 +102,73 @@ class Implied:
         return tuple(dict.fromkeys(id_ for leaf in self.leaves for id_ in leaf.by))
 
 
+class Structure:
+    """What holds between figures and leaves, whatever their values; the same for most readings of a claim."""
+
+    def __init__(self, relations: tuple[Relation, ...]) -> None:
+        self.relations = relations
+        self._found: dict[frozenset[str], tuple[Relation, ...]] = {}
+        self._ways: dict[tuple[str, frozenset[str]], tuple[Solution, ...]] = {}
+
+    def between(self, known: frozenset[str]) -> tuple[Relation, ...]:
+        """What holds between known ones alone, remembered; see `consequences`."""
+        if known not in self._found:
+            self._found[known] = consequences(self.relations, known)
+        return self._found[known]
+
+    def ways(self, figure: str, known: frozenset[str]) -> tuple[Solution, ...]:
+        """Every way in which known leaves give a figure, remembered."""
+        if (figure, known) not in self._ways:
+            through = (item for item in self.between(known | {figure}) if figure in item.names)
+            self._ways[figure, known] = tuple(item.solved(figure) for item in through)
+        return self._ways[figure, known]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Leaves by name, and all that holds between figures and them."""
 
     leaves: Mapping[str, Leaf]
-    relations: tuple[Relation, ...]
+    structure: Structure
 
     def tests(self) -> tuple[Relation, ...]:
         """What the leaves must satisfy among themselves."""
-        return consequences(self.relations, frozenset(self.leaves))
+        return self.structure.between(frozenset(self.leaves))
 
-    def implied(self, figure: str, swap: Mapping[str, Span] | None = None) -> list[Implied]:
+    def implied(self, figure: str) -> list[Implied]:
         """Every way in which leaves of other figures give one; the narrowest first."""
-        known = frozenset(leaf.name for leaf in self.leaves.values() if leaf.figure != figure) | {figure}
-        ways = [item for item in consequences(self.relations, known) if figure in item.names]
-        found = (self.solve(item, figure, swap) for item in ways)
+        known = frozenset(leaf.name for leaf in self.leaves.values() if leaf.figure != figure)
+        found = (self.solve(way) for way in self.structure.ways(figure, known))
         return sorted(found, key=lambda way: (way.likely.factor, len(way.leaves)))
 
-    def solve(self, relation: Relation, name: str, swap: Mapping[str, Span] | None = None) -> Implied:
-        """What a relation between leaves gives for one figure (or leaf) in it; `swap` replaces leaves' intervals."""
-        powers, constant = relation.solved(name)
-        likely = possible = Span.exactly(constant)
-        for other, power in powers.items():
-            known = (swap or {}).get(other)
-            likely = likely * (known or self.leaves[other].likely) ** power
-            possible = possible * (known or self.leaves[other].possible) ** power
-        return Implied(tuple(self.leaves[other] for other in powers), powers, likely, possible)
+    def solve(self, way: Solution) -> Implied:
+        """What leaves give for a figure."""
+        leaves = tuple(self.leaves[name] for name in way.powers)
+        powers = tuple(way.powers.values())
+        likely = product(way.constant, ((leaf.likely, power) for leaf, power in zip(leaves, powers, strict=True)))
+        possible = product(way.constant, ((leaf.possible, power) for leaf, power in zip(leaves, powers, strict=True)))
+        return Implied(leaves, powers, way.constant, likely, possible)
 
 
-def gather(claim: Claim, reading: Reading, facts: Facts) -> Evidence:
-    """Everything that one reading of a claim has to go by."""
+Structures = dict[frozenset[tuple[str, str]], Structure]
+"""Structures of one claim, by the leaves that are there: name and figure."""
+
+
+def gather(claim: Claim, reading: Reading, facts: Facts, structures: Structures) -> Evidence:
+    """Everything that one reading of a claim has to go by; `structures` keeps what readings have in common."""
     nodes = _Nodes(claim, reading)
     leaves = list(_said(claim, reading, nodes))
     for part in nodes.parts:
         leaves += list(_known(claim, reading, nodes, part, leaves, facts))
-    ties = [Relation(((leaf.figure, Fraction(-1)), (leaf.name, Fraction(1))), 1.0) for leaf in leaves]
-    relations = [*nodes.relations(), *ties]
-    return Evidence({leaf.name: leaf for leaf in leaves}, tuple(relations))
+    ties = frozenset((leaf.name, leaf.figure) for leaf in leaves)
+    if ties not in structures:
+        structures[ties] = Structure((*nodes.relations(), *(tie(*names) for names in sorted(ties))))
+    return Evidence({leaf.name: leaf for leaf in leaves}, structures[ties])
+
+
+def tie(leaf: str, figure: str) -> Relation:
+    """That a leaf is one of a figure."""
+    return Relation(((figure, Fraction(-1)), (leaf, Fraction(1))), 1.0)
 
 
 class _Nodes:
@@ -147,6 +182,8 @@ class _Nodes:
 
     def of(self, quantity: str, part: str) -> str:
         if not part or (part, quantity) in self._own or quantity not in KINDS:
+            return figure(quantity, part)
+        if quantity == "nodes" and (part, "devices") in self._own:
             return figure(quantity, part)
         shared = KINDS[quantity].fixed or quantity in INHERITED
         shared |= quantity in BY_LENGTH and not self._lengths.get(part)
@@ -196,8 +233,7 @@ def _known(
     """Facts about the figures of a part that nobody states, each once."""
     basis = reading.basis if not nodes.sequence(part) else replace(reading.basis, sequence=nodes.sequence(part))
     found: dict[str, Fact] = {**facts.of_model(claim.model, basis), **facts.of_machine(basis)}
-    if basis.count == "parameters" or "flops_per_token" not in found:
-        found.pop("flops_per_token", None)
+    if "flops_per_token" not in found:
         found["beyond"] = (
             Fact.certain(Span.exactly(1.0), "six FLOPs per active parameter and token, and no more")
             if basis.count == "parameters"
@@ -214,5 +250,3 @@ def _known(
                 name=f"known {name[1:]}", figure=name, kind=KINDS[quantity], likely=fact.likely, possible=fact.possible,
                 says=fact.says,
             )  # fmt: skip
-
-

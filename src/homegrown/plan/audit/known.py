@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib import resources
 
 from homegrown.config import ConfigError, build
@@ -18,8 +19,8 @@ from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.cost import cost
 from homegrown.plan.energy import power_of
 from homegrown.plan.facts import Attention, Chip, Cluster, Layers, Shape
-from homegrown.plan.quantity import Quantity, World, intervals
-from homegrown.plan.shapes import parameters
+from homegrown.plan.quantity import Mark, Quantity, World, intervals
+from homegrown.plan.shapes import parameters, preset_shape, preset_shape_names
 from homegrown.plan.work import flops
 
 TRAINING = 3.0
@@ -27,45 +28,44 @@ TRAINING = 3.0
 UNPUBLISHED = 3.0
 """Runs that use little of their machine rarely say so: the least utilisation to expect is the least published one over
 this."""
+BUSY = 0.9
+"""Share of the time in which devices compute, where power is concerned; else they wait for one another or for repairs."""
+SLACK = {"power": Span(0.5, 1.0, 1.5), "price": Span(0.1, 1.0, 10.0)}
+"""How far beyond its usual range a figure may be in principle: half the power with idle devices, half as much again at
+every limit; prices between electricity alone and a desperate tenant's."""
 _WORLDS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """A published utilisation, as a share."""
+    """A published utilisation, as its authors count it.
 
-    title: str
-    utilisation: float
-    mark: str
-    source: str
-    date: str
-    devices: int = 0
-    experts: bool = False
-    note: str = ""
+    Attributes:
+        utilisation: as text; `share`: as a number.
+        experts: it is a mixture of experts.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
     title: str
     utilisation: str
-    mark: str
+    mark: Mark
     source: str
     date: str
     devices: int = 0
     experts: bool = False
     note: str = ""
+
+    @property
+    def share(self) -> float:
+        """Of the peak, 0 to 1."""
+        return figure(self.utilisation, KINDS["utilisation"], f"reached.toml: {self.title}").value
 
 
 @lru_cache(maxsize=1)
 def reached() -> tuple[Reached, ...]:
     """What published runs reached, the most first."""
     tables = tomllib.loads((resources.files("homegrown.plan") / "data/reached.toml").read_text("utf-8"))
-    found = []
-    for name, table in tables.items():
-        entry = build(_Entry, table, f"reached.toml: {name}")
-        share = figure(entry.utilisation, KINDS["utilisation"], f"reached.toml: {name}").value
-        found.append(Reached(**{**vars(entry), "utilisation": share}))
-    return tuple(sorted(found, key=lambda run: -run.utilisation))
+    found = [build(Reached, table, f"reached.toml: {name}") for name, table in tables.items()]
+    return tuple(sorted(found, key=lambda run: -run.share))
 
 
 class Known:
@@ -81,7 +81,7 @@ class Known:
         if not model:
             return {}
         if (model, basis) not in self._models:
-            self._models[model, basis] = _of_shape(self._catalogue.shape(model), basis)
+            self._models[model, basis] = _of_shape(self.shape(model), basis)
         return self._models[model, basis]
 
     def of_machine(self, basis: Basis) -> Mapping[str, Fact]:
@@ -105,6 +105,14 @@ class Known:
         peak = chip.peak[basis.dtype].value / 1e12
         return f"{chip.title}: {peak:,.0f} TFLOP/s dense {basis.dtype} of one {chip.unit}"
 
+    def shape(self, model: str) -> Shape:
+        """The definition of a model: a published one's, or that of one of this package.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        return preset_shape(model) if model in preset_shape_names() else self._catalogue.shape(model)
+
     def _chip(self, basis: Basis) -> Chip | None:
         if basis.chip:
             return self._catalogue.chip(basis.chip)
@@ -113,11 +121,6 @@ class Known:
 
     def _cluster(self, basis: Basis) -> Cluster | None:
         return self._catalogue.cluster(basis.cluster) if basis.cluster else None
-
-    @cached_property
-    def reached(self) -> tuple[Reached, ...]:
-        """What published runs reached."""
-        return reached()
 
 
 def _of_shape(shape: Shape, basis: Basis) -> dict[str, Fact]:
@@ -131,13 +134,16 @@ def _of_shape(shape: Shape, basis: Basis) -> dict[str, Fact]:
         name: Fact.certain(CUSTOM * Span.exactly(number), f"counted from the definition of {shape.title}")
         for name, number in sizes.items()
     }
-    if basis.sequence:
+    if basis.count == "parameters":
+        number, says = TRAINING * 2 * sizes["active"], f"six per active parameter of {shape.title}, without attention"
+    elif basis.sequence:
         dense = shape if basis.sparse else _dense(shape)
         forward = flops(dense, basis.sequence, basis.attention == "causal")
         number = TRAINING * forward.total(draft=basis.draft, router=basis.router)
-        found["flops_per_token"] = Fact.certain(
-            COUNTING * Span.exactly(number), f"counted from the definition of {shape.title}, {counting(basis)}"
-        )
+        says = f"counted from the definition of {shape.title}, {counting(basis)}"
+    else:
+        return found
+    found["flops_per_token"] = Fact.certain(COUNTING * Span.exactly(number), says)
     return found
 
 
@@ -170,7 +176,7 @@ def _of_chip(chip: Chip, basis: Basis) -> dict[str, Fact]:
         raise ConfigError(f"basis.precision = {precision!r}: {chip.title} has {', '.join(chip.peak)}")
     share = chip.ceiling.get(precision, chip.ceiling["bf16"])
     limit = min(share.high * chip.peak[precision].value / peak.value, 1.0)
-    shares = [run.utilisation for run in reached()]
+    shares = [run.share for run in reached()]
     usual = Span(min(shares) / UNPUBLISHED, sorted(shares)[len(shares) // 2], max(shares)).within(0.0, limit)
     return {
         "peak": Fact.certain(_declared(peak), f"peak of {chip.title}, dense {basis.dtype}, one {chip.unit}"),
@@ -179,15 +185,16 @@ def _of_chip(chip: Chip, basis: Basis) -> dict[str, Fact]:
 
 
 def _declared(peak: Quantity) -> Span:
-    """A peak that its maker declares is what it is; one that was read elsewhere has its interval."""
-    return Span.exactly(peak.value) if peak.mark in ("A", "A-") else Span(peak.low, peak.value, peak.high)
+    """A peak is what it is declared to be, unless sources declare different ones; how far they can be trusted is another
+    matter, and would only blur what utilisation is a share of."""
+    marked = Quantity.marked(peak.value, peak.mark)
+    told = math.isclose(marked.low, peak.low) and math.isclose(marked.high, peak.high)
+    return Span.exactly(peak.value) if told else Span(peak.low, peak.value, peak.high)
 
 
 def _of_cluster(cluster: Cluster) -> dict[str, Fact]:
-    busy = 0.9  # of the time the devices compute; the rest they wait for one another or for repairs
-
     def figures(world: World) -> dict[str, float]:
-        watts = power_of(cluster, world).site(busy)
+        watts = power_of(cluster, world).site(BUSY)
         spent = cost(cluster, 1.0, 1.0, watts, world)
         return {"power": watts} | ({"price": spent.dollars} if spent else {})
 
@@ -198,8 +205,3 @@ def _of_cluster(cluster: Cluster) -> dict[str, Fact]:
         found[name] = Fact(likely, possible, f"{KINDS[name].title}, {cluster.title}")
     found["node"] = Fact.certain(Span.exactly(float(cluster.node)), f"devices of a host, {cluster.title}")
     return found
-
-
-SLACK = {"power": Span(0.5, 1.0, 1.5), "price": Span(0.1, 1.0, 10.0)}
-"""How far beyond its usual range a figure may be in principle: half the power with idle devices, half as much again at
-every limit; prices between electricity alone and a desperate tenant's."""

@@ -6,17 +6,21 @@ break one of them cannot all be true. What is left over after an identity is sol
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from typing import NamedTuple
 
 from homegrown.config.errors import ConfigError
 
-Row = dict[str, Fraction]
+
+class Solution(NamedTuple):
+    """A figure as a constant times other figures to their powers, by name."""
+
+    powers: dict[str, float]
+    constant: float
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,11 @@ class Relation:
         """The figures in it."""
         return frozenset(name for name, _ in self.powers)
 
-    def solved(self, name: str) -> tuple[dict[str, Fraction], float]:
-        """Exponents of the other figures, and the factor, whose product is the figure `name`."""
-        powers = dict(self.powers)
-        own = powers.pop(name)
-        return {other: -power / own for other, power in powers.items()}, self.constant ** float(1 / own)
+    def solved(self, name: str) -> Solution:
+        """What the figure `name` is."""
+        own = dict(self.powers)[name]
+        powers = {other: float(-power / own) for other, power in self.powers if other != name}
+        return Solution(powers, self.constant ** float(1 / own))
 
     def renamed(self, names: dict[str, str]) -> Relation:
         """The same between other figures."""
@@ -60,7 +64,7 @@ def relation(words: str, where: str = "") -> Relation:
         ConfigError: it does not read so.
     """
     sides = words.split("=")
-    powers: Row = {}
+    powers: dict[str, Fraction] = {}
     logarithm = 0.0
     if len(sides) != 2:
         raise ConfigError(f"{where}{words!r}: an identity has one '=', as in 'energy = power * time'")
@@ -119,7 +123,6 @@ IDENTITIES = tuple(
 """Of every run. Names are those of `quantities.KINDS`, seconds and devices throughout."""
 
 
-@lru_cache(maxsize=256)
 def consequences(relations: tuple[Relation, ...], known: frozenset[str]) -> tuple[Relation, ...]:
     """Every identity that holds between known figures only, and between no fewer of them.
 
@@ -129,30 +132,35 @@ def consequences(relations: tuple[Relation, ...], known: frozenset[str]) -> tupl
     """
     found = []
     for basis in _blocks(_eliminated(relations, known)):
-        found += list(_elementary(basis))
+        found += _elementary(basis)
     return tuple(found)
 
 
-_Line = tuple[Row, float]
-"""Exponents, and the logarithm of the constant."""
+_Line = tuple[dict[str, int], float]
+"""Exponents, whole numbers without a common divisor, and the logarithm of the constant."""
 
 
 def _eliminated(relations: Iterable[Relation], known: frozenset[str]) -> list[_Line]:
     """A basis of what the relations say about known figures alone."""
-    lines = [(dict(item.powers), math.log(item.constant)) for item in relations]
+    lines = [_line(item) for item in relations]
     unknown = sorted({name for row, _ in lines for name in row} - known)
     for name in unknown:
         pivot = min((line for line in lines if name in line[0]), key=lambda line: len(line[0]), default=None)
         if pivot is not None:
             lines = [_without(name, line, pivot) for line in lines if line is not pivot]
-    basis: list[_Line] = []
+    basis: list[tuple[str, _Line]] = []  # with the figure that each line alone holds
     for line in lines:  # what is left may say the same thing twice
-        for row, constant in basis:
-            line = _without(min(row), line, (row, constant))
+        for lead, other in basis:
+            line = _without(lead, line, other)
         if line[0]:
             lead = min(line[0])
-            basis = [*(_without(lead, other, line) for other in basis), line]
-    return basis
+            basis = [*((name, _without(lead, other, line)) for name, other in basis), (lead, line)]
+    return [line for _, line in basis]
+
+
+def _line(item: Relation) -> _Line:
+    whole = math.lcm(*(power.denominator for _, power in item.powers))
+    return {name: int(power * whole) for name, power in item.powers}, math.log(item.constant) * whole
 
 
 def _without(name: str, line: _Line, pivot: _Line) -> _Line:
@@ -160,11 +168,13 @@ def _without(name: str, line: _Line, pivot: _Line) -> _Line:
     row, constant = line
     if name not in row:
         return line
-    times = row[name] / pivot[0][name]
-    left = dict(row)
+    here, there = row[name], pivot[0][name]
+    left = {other: there * power for other, power in row.items()}
     for other, power in pivot[0].items():
-        left[other] = left.get(other, Fraction(0)) - times * power
-    return {other: power for other, power in left.items() if power}, constant - float(times) * pivot[1]
+        left[other] = left.get(other, 0) - here * power
+    common = math.gcd(*left.values()) or 1
+    kept = {other: power // common for other, power in left.items() if power}
+    return kept, (there * constant - here * pivot[1]) / common
 
 
 def _blocks(basis: list[_Line]) -> list[list[_Line]]:
@@ -178,25 +188,32 @@ def _blocks(basis: list[_Line]) -> list[list[_Line]]:
     return [lines for _, lines in groups]
 
 
-def _elementary(basis: list[_Line]) -> Iterator[Relation]:
-    """Combinations of the lines that no combination with fewer figures is part of.
-
-    A vector of smallest support in a space of r dimensions vanishes in r - 1 independent places, and is the only one
-    that does; so those places are tried in turn.
-    """
+def _elementary(basis: list[_Line]) -> list[Relation]:
+    """Combinations of the lines that no combination with fewer figures is part of."""
     names = sorted({name for row, _ in basis for name in row})
     found: dict[frozenset[str], _Line] = {}
-    for places in itertools.combinations(names, len(basis) - 1):
-        left = basis
-        for name in places:
-            pivot = next((line for line in left if name in line[0]), None)
-            if pivot is None:
-                break  # these places are not independent: others give the same vector
-            left = [_without(name, line, pivot) for line in left if line is not pivot]
-        else:
-            found.setdefault(frozenset(left[0][0]), left[0])
-    for support, (row, constant) in found.items():
-        if not any(other < support for other in found):
-            scale = row[min(row)]
-            powers = tuple(sorted((name, power / scale) for name, power in row.items()))
-            yield Relation(powers, math.exp(constant / float(scale)))
+    for row, constant in _vanishing(basis, names):
+        found.setdefault(frozenset(row), (row, constant))
+    smallest = [line for support, line in found.items() if not any(other < support for other in found)]
+    return [_relation(row, constant) for row, constant in smallest]
+
+
+def _vanishing(lines: list[_Line], names: list[str]) -> Iterator[_Line]:
+    """All combinations of r independent lines that vanish in r - 1 independent places, each the only one that does.
+
+    Every vector of smallest support is among them. Places are tried in order, one figure eliminated at a time.
+    """
+    if len(lines) == 1:
+        yield lines[0]
+        return
+    for place, name in enumerate(names):
+        pivot = next((line for line in lines if name in line[0]), None)
+        if pivot is not None:  # else the place tells nothing new after those before it
+            rest = [_without(name, line, pivot) for line in lines if line is not pivot]
+            yield from _vanishing(rest, names[place + 1 :])
+
+
+def _relation(row: Mapping[str, int], constant: float) -> Relation:
+    scale = row[min(row)]
+    powers = tuple((name, Fraction(row[name], scale)) for name in sorted(row))
+    return Relation(powers, math.exp(constant / scale))

@@ -6,13 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
 from homegrown.plan.audit.checks import Case
 from homegrown.plan.audit.claim import Claim
-from homegrown.plan.audit.evidence import Evidence, Leaf
-from homegrown.plan.audit.quantities import KINDS
-from homegrown.plan.audit.relations import Relation
+from homegrown.plan.audit.evidence import Evidence, Leaf, Structure, tie
 from homegrown.plan.audit.span import Span, union
 
 ASKED = ("utilisation", "energy", "cost", "device_time")
@@ -52,14 +49,14 @@ def settlings(claim: Claim, cases: Iterable[Case]) -> list[Settling]:
     found: list[Settling] = []
     held = list(cases)
     for outcome in (f"={quantity}" for quantity in ASKED):
-        asked = [case for case in held if outcome in case.outcomes]
+        asked = [case for case in held if outcome in case.outcomes and not _stated(case, outcome)]
         if asked:
             found += sorted(_of(claim, outcome, asked), key=lambda item: item.factor)
     return found
 
 
 def _of(claim: Claim, outcome: str, cases: list[Case]) -> list[Settling]:
-    before = union(case.outcomes[outcome].likely for case in cases)
+    before = union(case.outcomes[outcome][0].likely for case in cases)
     if not 1.02 < before.factor < math.inf:
         return []
     made = [
@@ -74,11 +71,18 @@ def _of(claim: Claim, outcome: str, cases: list[Case]) -> list[Settling]:
     return [item for item in made if math.log(item.factor) < _NARROWER * math.log(before.factor)]
 
 
+def _stated(case: Case, outcome: str) -> bool:
+    """Whether the claim itself gives the figure, as closely as it could be derived."""
+    implied = case.outcomes[outcome][0].likely.factor
+    leaves = case.evidence.leaves.values()
+    return any(leaf.figure == outcome and leaf.statement and leaf.likely.factor <= implied for leaf in leaves)
+
+
 def _by_choice(outcome: str, cases: list[Case], ambiguity: str) -> float | None:
     """What remains on average over the choices, as a factor; None if there is one choice only."""
     spans: Mapping[str, list[Span]] = defaultdict(list)
     for case in cases:
-        spans[case.reading.choices[ambiguity]].append(case.outcomes[outcome].likely)
+        spans[case.reading.choices[ambiguity]].append(case.outcomes[outcome][0].likely)
     if len(spans) < 2:
         return None
     return math.exp(sum(math.log(union(group).factor) for group in spans.values()) / len(spans))
@@ -91,31 +95,25 @@ def _unknowns(cases: list[Case]) -> list[Leaf]:
 
 
 def _narrowest(case: Case, outcome: str, known: Leaf) -> Span:
-    own = case.evidence.leaves.get(known.name)
-    if own is None or own.figure == outcome:
-        return case.outcomes[outcome].likely
-    ways = case.evidence.implied(outcome, {own.name: own.likely.collapsed})
-    return next((way.likely for way in ways if way.by), case.outcomes[outcome].likely)
+    """The interval of an outcome if a leaf were known for certain."""
+    return min((way.knowing(known.name) for way in case.outcomes[outcome]), key=lambda span: span.factor)
 
 
 def _words(leaf: Leaf) -> str:
     return f"{leaf.kind.title}, more exactly" if leaf.statement else leaf.kind.title
 
 
-def testable(evidence: Evidence, statement: str) -> list[str]:
-    """Figures any one of which, once published, would put a statement to a test that it has none of now."""
+def testable(evidence: Evidence, statements: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """For statements that nothing tests: figures any one of which would put them to a test once it is published."""
     stated = {leaf.figure for leaf in evidence.leaves.values()}
-    found = []
-    for quantity in PUBLISHED:
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(statements, ())
+    for quantity in PUBLISHED if found else ():
         name = f"={quantity}"
         if name in stated:
             continue
-        leaf = Leaf(
-            name="published", figure=name, kind=KINDS[quantity], likely=Span.exactly(1.0), possible=Span.exactly(1.0),
-            says="", by=("published",),
-        )  # fmt: skip
-        tie = Relation(((name, Fraction(-1)), (leaf.name, Fraction(1))), 1.0)
-        more = Evidence({**evidence.leaves, leaf.name: leaf}, (*evidence.relations, tie))
-        if any({statement, leaf.name} <= item.names for item in more.tests()):
-            found.append(quantity)
+        more = Structure((*evidence.structure.relations, tie("published", name)))
+        tests = [item.names for item in more.between(frozenset(evidence.leaves) | {"published"})]
+        for id_ in found:
+            if any({id_, "published"} <= names for names in tests):
+                found[id_] = (*found[id_], quantity)
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from homegrown.config.errors import ConfigError
 
@@ -44,12 +43,7 @@ class Span:
         return Span.exactly(self.value)
 
     def __mul__(self, other: Span) -> Span:
-        return Span(_product(self.low, other.low), self.value * other.value, _product(self.high, other.high))
-
-    def __pow__(self, exponent: Fraction) -> Span:
-        power = float(exponent)
-        ends = sorted((_power(self.low, power), _power(self.high, power)))
-        return Span(ends[0], self.value**power, ends[1])
+        return product(1.0, ((self, 1.0), (other, 1.0)))
 
     def apart(self, other: Span) -> float:
         """By what factor the nearest figures of two intervals differ; 1 if they have one in common."""
@@ -69,12 +63,20 @@ class Span:
         return Span(low, min(max(self.value, low), high), high)
 
 
+def product(constant: float, factors: Iterable[tuple[Span, float]]) -> Span:
+    """A constant times figures to their powers."""
+    low = value = high = constant
+    for span, power in factors:
+        value *= span.value**power
+        ends = (span.low, span.high) if power > 0 else (span.high, span.low)
+        low, high = _times(low, _power(ends[0], power)), _times(high, _power(ends[1], power))
+    return Span(min(low, value), value, max(high, value))
+
+
 def union(spans: Iterable[Span]) -> Span:
     """The interval that holds all of some; its best guess is the middle one of theirs."""
     found = sorted(spans, key=lambda span: span.value)
-    return Span(
-        min(span.low for span in found), found[(len(found) - 1) // 2].value, max(span.high for span in found)
-    )
+    return Span(min(span.low for span in found), found[(len(found) - 1) // 2].value, max(span.high for span in found))
 
 
 def _power(end: float, power: float) -> float:
@@ -85,6 +87,6 @@ def _power(end: float, power: float) -> float:
     return end**power
 
 
-def _product(left: float, right: float) -> float:
+def _times(left: float, right: float) -> float:
     """As usual, but nothing times anything is nothing: an open end tells no more than a zero at the other."""
     return 0.0 if 0.0 in (left, right) else left * right
