@@ -2,9 +2,7 @@
 
 import pytest
 
-from homegrown.plan.cost import cost
 from homegrown.plan.days import Upkeeping, computing, outlook
-from homegrown.plan.energy import Power, energy
 from homegrown.plan.results import StepTime
 from tests.plan.clusters import cluster, exactly
 
@@ -43,9 +41,18 @@ def test_spares_can_run_out():
 
 
 class TestWorkedExample:
-    """LongCat-2.0's 35T tokens, 311 GFLOP each at 8K, at the pace that was published and on other chips."""
+    """LongCat-2.0's 35T tokens of 311 GFLOP each at 8K, at the pace that was published and on other chips."""
 
-    FLOPS = 35e12 * 311e9
+    FLOPS = 311e9
+
+    def on(self, tflops, watts, pue):
+        """Of a thousand devices at that throughput and so many watts each, on which next to nothing fails."""
+        whole = cluster(
+            chip_power=exactly(watts / 0.9), system_power=exactly(1e-9), pue=exactly(pue), failures=exactly(1e-7),
+            chip_rental=exactly(2.0),
+        )  # fmt: skip
+        step = StepTime(compute={"all": 1e6 * self.FLOPS / (1000 * tflops * 1e12)}, exposed={}, tokens=10**6)
+        return outlook(whole, step, tokens=35e12, devices=1000, used=1000, state=1e9)
 
     @pytest.mark.parametrize(
         ("tflops", "hours", "watts", "pue", "gwh"),
@@ -57,18 +64,13 @@ class TestWorkedExample:
         ],
     )
     def test_hours_and_energy(self, tflops, hours, watts, pue, gwh):
-        found = self.FLOPS / (tflops * 1e12) / 3600
-        assert found == pytest.approx(hours, rel=0.015)
-        spent = energy(Power(load=watts, idle=0, pue=pue), 1, found * 3600, busy=1)
-        assert spent.mwh / 1e3 == pytest.approx(gwh, rel=0.015)
+        found = self.on(tflops, watts, pue)
+        assert found["device_hours"] == pytest.approx(hours, rel=0.015)
+        assert found["mwh"] == pytest.approx(gwh * 1000, rel=0.015)
 
     def test_dollars(self):
-        bill = cost(cluster(chip_rental=exactly(2.0)), 1, self.FLOPS / 385e12, joules=0)
-        assert bill.dollars == pytest.approx(15.7e6, rel=0.005)
+        assert self.on(385, 1030, 1.15)["usd"] == pytest.approx(15.7e6, rel=0.005)
 
     def test_pace(self):
-        """A trillion tokens a day on 50,000 devices."""
-        assert 1e12 / 86_400 / 50_000 == pytest.approx(231, abs=1)
-        assert 1e12 * 311e9 / 86_400 / 50_000 == pytest.approx(72e12, rel=0.001)
-        assert 72 / 752 == pytest.approx(0.096, abs=0.0005)
-        assert 72 / 376 == pytest.approx(0.192, abs=0.001)
+        """A trillion tokens a day on 50,000 devices is 72 TFLOP/s each."""
+        assert self.on(72, 1456, 1.2)["days"] * 1000 / 50_000 == pytest.approx(35, rel=0.001)

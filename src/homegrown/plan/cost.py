@@ -75,7 +75,5 @@ def cost(
         figures = (upkeep or default_upkeep()).at(world)
         machines = devices * world.of(f"{chip}.capital", cluster.chip.capital) * seconds / figures.lifetime
         staff, power = machines * figures.staff, joules * figures.electricity
-        return Cost(
-            basis="owned", dollars=machines + staff + power, machines=machines, electricity=power, staff=staff
-        )
+        return Cost(basis="owned", dollars=machines + staff + power, machines=machines, electricity=power, staff=staff)
     return None

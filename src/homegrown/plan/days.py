@@ -77,9 +77,7 @@ def outlook(
         cluster, used, world, upkeep=how.upkeep, state=state, software=how.software, spares=spares,
         spare_pods=0 if how.limited_spares else None,
     )  # fmt: skip
-    saving = saving_of(
-        cluster, state, world, upkeep=how.upkeep, memory=how.memory, asynchronous=how.asynchronous
-    )
+    saving = saving_of(cluster, state, world, upkeep=how.upkeep, memory=how.memory, asynchronous=how.asynchronous)
     kept = goodput(failures, saving, step=time.seconds)
     seconds = tokens / time.tokens * time.seconds / kept.share
     busy = computing(time) * kept.running * used / devices

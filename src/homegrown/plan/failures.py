@@ -157,7 +157,7 @@ def pod_of(cluster: Cluster) -> Tier | None:
 def _wait(load: float, spares: int | None) -> float:
     """Time spent waiting over time not waiting, with so many spares and `load` parts under repair on average.
 
-    Erlang's loss formula B, by its recursion B(n) = A B(n-1) / (n + A B(n-1)), for spares + 1 servers; then B / (1 - B).
+    B / (1 - B), with Erlang's loss formula B for spares + 1 servers, by its recursion B(n) = A B(n-1) / (n + A B(n-1)).
     """
     if spares is None or not load:
         return 0.0

@@ -21,8 +21,8 @@ _DIGITS = 1e-12
 """Relative change at which Newton's iteration has converged."""
 _WHOLE = 1e-9
 """Of a step: less than that over a whole number is rounding."""
-_MOST = 700.0
-"""Largest exponent: exp(709) is about the largest float."""
+_MOST = 500.0
+"""Largest exponent: what it leaves of the time is nothing, and still a float when it is divided by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,8 @@ def goodput(failures: Failures, saving: Saving, *, step: float = 0.0, interval: 
             background would not be finished when the next begins.
 
     Raises:
-        ConfigError: `interval` is not positive, or not given where nothing interrupts the run or snapshots take no time,
-            so that none is best.
+        ConfigError: `interval` is not positive, or not given where none is best, because nothing interrupts the run or
+            snapshots take no time.
     """
     running, ordinary, pods = _episodes(failures)
     if interval is None:
@@ -185,7 +185,7 @@ def _episodes(failures: Failures) -> tuple[float, float, float]:
     if not rate:
         return 1.0, 0.0, 0.0
     struck = -math.expm1(-rate * failures.restart)  # an ordinary restart is interrupted
-    again = 1 - struck * a / rate
+    again = (b + a * math.exp(-min(rate * failures.restart, _MOST))) / rate  # and not begun again as such
     heavy = math.expm1(min(rate * failures.pod_restart, _MOST)) / rate
     light = struck / rate * (1 + b * heavy) / again
     turns = struck * b / rate / again  # an ordinary episode turns into one that loses a pod
@@ -220,9 +220,8 @@ def _kept(ordinary: float, pods: float, saving: Saving, pace: float, every: int)
     rate = ordinary + pods
     struck = -math.expm1(-rate * pace)
     hit = struck * pods / rate / (1 - struck * ordinary / rate)
-    if hit >= 1:
-        return 0.0
-    return pods * every * pace / math.expm1(-every * math.log1p(-hit)) * math.exp(-pods * saving.drain) * lag
+    undone = -every * math.log1p(-min(hit, 1 - 1e-16))
+    return pods * every * pace / math.expm1(min(undone, _MOST)) * math.exp(-pods * saving.drain) * lag
 
 
 def _paces(failures: float) -> float:

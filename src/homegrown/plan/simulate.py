@@ -155,7 +155,7 @@ class _History:
         return snapshot + max(int((failed - start - self._saving.copy) // self._pace), 0)
 
     def _store(self, start: float, failed: float, snapshot: int) -> None:
-        """Remember which snapshots of a stretch went to storage; those that a later one has made useless are dropped."""
+        """Remember which snapshots of a stretch went to storage, and drop those that a later one has made useless."""
         last = snapshot + int((failed - start) // self._pace)
         last -= last % self._every
         pending = []
@@ -175,7 +175,7 @@ class _History:
         return self._on_storage(failed if lost is None or not self._saving.memory else lost)
 
     def _on_storage(self, when: float) -> int:
-        """The last snapshot on storage at a time; what was on its way is not continued, for the job begins before it."""
+        """The last snapshot on storage at a time; those on their way are given up, for the job begins before them."""
         ready = [entry for entry in self._stored if entry[0] <= when]
         self._stored = ready[-1:]
         return ready[-1][1]

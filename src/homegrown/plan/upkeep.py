@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 
@@ -51,3 +52,16 @@ class Upkeep:
         return UpkeepAt(
             **{each.name: world.of(f"upkeep.{each.name}", getattr(self, each.name)) for each in fields(self)}
         )
+
+
+def upkeep_of(site: Mapping[str, Quantity]) -> Upkeep:
+    """The package's own constants, and `load`, `electricity` and `lifetime` of a site, as `Prices.site` has them."""
+    with resources.as_file(resources.files("homegrown.plan") / "data" / "upkeep.toml") as path:
+        own = read_constants(read_toml(path), path.name)
+    return Upkeep(**own, **{name: site[name] for name in ("load", "electricity", "lifetime")})
+
+
+@functools.cache
+def default_upkeep() -> Upkeep:
+    """All of them as the package has them."""
+    return upkeep_of(Catalogue.load().prices.site)
