@@ -152,7 +152,7 @@ def _findings(claim: Claim, cases: Iterable[Case]) -> list[Finding]:
 
 
 def _telling(findings: list[Finding]) -> list[Finding]:
-    """One for each figure and verdict, the most exact; what cannot be decided only of figures that nothing else tests."""
+    """One for each figure and verdict, the most exact; undecided ones only of figures that nothing else tests."""
     kept: dict[object, list[Finding]] = defaultdict(list)
     tested = {item.check.about.name for item in findings if item.verdict != UNDECIDED}
     for item in findings:

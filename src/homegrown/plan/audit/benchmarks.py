@@ -53,7 +53,7 @@ class Scored:
     """A score with its doubt.
 
     Attributes:
-        error: standard error if every item's outcome is certain to repeat; `least`: if none is, so that runs average it.
+        error: standard error if every item comes out the same in each run; `least`: if runs average all doubt out.
         low, high: 95 % interval by Wilson's formula (as if of one run).
     """
 

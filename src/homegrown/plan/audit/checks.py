@@ -65,7 +65,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One reading with all that follows from it; `outcomes` by name of the figure: ways to each, the narrowest first."""
+    """One reading with all that follows from it; `outcomes`: ways to each figure, by its name, the narrowest first."""
 
     reading: Reading
     evidence: Evidence

@@ -170,8 +170,9 @@ class _Reader:
         label = f"{self._where}: statement {entry.get('id', number)}"
         raw = build(_Statement, entry, label)
         return Statement(
-            id=_named(raw.id, label), quantity=raw.quantity, span=self._span(raw.value, raw.quantity, f"{label}: value"),
-            text=str(raw.value), says=raw.says, part=raw.part, computed=tuple(raw.computed_from), **self._origin(raw),
+            id=_named(raw.id, label), quantity=raw.quantity, text=str(raw.value),
+            span=self._span(raw.value, raw.quantity, f"{label}: value"), says=raw.says, part=raw.part,
+            computed=tuple(raw.computed_from), **self._origin(raw),
         )  # fmt: skip
 
     def _origin(self, raw: _Statement | _Score) -> dict[str, Any]:

@@ -29,7 +29,7 @@ UNPUBLISHED = 3.0
 """Runs that use little of their machine rarely say so: the least utilisation to expect is the least published one over
 this."""
 BUSY = 0.9
-"""Share of the time in which devices compute, where power is concerned; else they wait for one another or for repairs."""
+"""Share of the time in which devices compute, where power is concerned; else they wait for one another."""
 SLACK = {"power": Span(0.5, 1.0, 1.5), "price": Span(0.1, 1.0, 10.0)}
 """How far beyond its usual range a figure may be in principle: half the power with idle devices, half as much again at
 every limit; prices between electricity alone and a desperate tenant's."""
@@ -185,8 +185,8 @@ def _of_chip(chip: Chip, basis: Basis) -> dict[str, Fact]:
 
 
 def _declared(peak: Quantity) -> Span:
-    """A peak is what it is declared to be, unless sources declare different ones; how far they can be trusted is another
-    matter, and would only blur what utilisation is a share of."""
+    """A peak is what it is declared to be, unless sources declare different ones; how far they can be trusted is
+    another matter, and would only blur what utilisation is a share of."""
     marked = Quantity.marked(peak.value, peak.mark)
     told = math.isclose(marked.low, peak.low) and math.isclose(marked.high, peak.high)
     return Span.exactly(peak.value) if told else Span(peak.low, peak.value, peak.high)

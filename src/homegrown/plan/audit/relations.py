@@ -86,7 +86,7 @@ def _factors(side: str, words: str, where: str) -> Iterator[tuple[float, str, Fr
         found = _SIDE.match(side, place)
         if not found or found.end() == place or (place == 0) != (found[1] == "") or found[2] in ("0", "0.0"):
             raise ConfigError(
-                f"{where}{words!r}: must be names of figures and positive numbers joined by * or /, not {side.strip()!r}"
+                f"{where}{words!r}: must be figures and positive numbers joined by * or /, not {side.strip()!r}"
             )
         power = Fraction(found[4] or 1) * (-1 if found[1] == "/" else 1)
         yield float(found[2] or 1), found[3] or "", power
