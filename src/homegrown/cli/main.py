@@ -102,6 +102,13 @@ COMMANDS: Commands = {
             "check a LongCat-family directory from elsewhere and rewrite it in standard form",
         ),
     ],
+    "plan and audit": [
+        Command(
+            "audit",
+            "homegrown.cli.audit",
+            "check a claim about a training run: what it implies, what contradicts what, what would settle it",
+        ),
+    ],
 }
 
 

@@ -16,6 +16,7 @@ Verdict = Literal["contradictory", "consistent", "cannot be decided"]
 CONTRADICTORY: Verdict = "contradictory"
 CONSISTENT: Verdict = "consistent"
 UNDECIDED: Verdict = "cannot be decided"
+VERDICTS = (CONSISTENT, CONTRADICTORY, UNDECIDED)
 
 DECISIVE = 2.0
 """An implied interval wider than this factor would agree with too much for agreement to mean anything."""
@@ -44,6 +45,7 @@ class Check:
         about: the figure that the check is told about. implied: what the others give for it.
         apart: the factor between the nearest figures of the two intervals; 1 where they meet.
         reason: why agreement would prove nothing; empty where it would.
+        sums: parts of the run are added up, where otherwise figures are multiplied.
     """
 
     about: Leaf
@@ -51,6 +53,7 @@ class Check:
     verdict: Verdict
     apart: float = 1.0
     reason: str = ""
+    sums: bool = False
 
     @property
     def key(self) -> tuple[str, frozenset[str]]:
@@ -187,5 +190,5 @@ def _sums(claim: Claim, evidence: Evidence) -> Iterator[Check]:
         apart = about.possible.apart(total)
         yield Check(
             about=about, implied=Implied(leaves, (1.0,) * len(leaves), 1.0, total, total),
-            verdict=CONTRADICTORY if apart > 1 else CONSISTENT, apart=apart,
+            verdict=CONTRADICTORY if apart > 1 else CONSISTENT, apart=apart, sums=True,
         )  # fmt: skip

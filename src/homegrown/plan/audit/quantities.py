@@ -13,7 +13,7 @@ from homegrown.report import numbers
 
 DAY = 86400.0
 HOUR = 3600.0
-_GAP = "\u202f"
+GAP = "\u202f"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -47,22 +47,22 @@ class Kind:
         if math.isinf(span.high):
             return f"at least {self.told(span.low)}"
         low, high = self.told(span.low), self.told(span.high)
-        number, gap, unit = low.partition(_GAP)
+        number, gap, unit = low.partition(GAP)
         return f"{number if gap and high.endswith(gap + unit) else low} to {high}"
 
 
 def scientific(value: float, unit: str) -> str:
     """A figure beyond all prefixes: 1.09×10²⁵ FLOP."""
     mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}{_GAP}{unit}"
+    return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}{GAP}{unit}"
 
 
 def _named(unit: str) -> Callable[[float], str]:
-    return lambda value: f"{numbers.parameters(value)}{_GAP}{unit}".rstrip()
+    return lambda value: f"{numbers.parameters(value)}{GAP}{unit}".rstrip()
 
 
 def _scaled(scale: float, unit: str) -> Callable[[float], str]:
-    return lambda value: f"{numbers.parameters(value / scale)}{_GAP}{unit}"
+    return lambda value: f"{numbers.parameters(value / scale)}{GAP}{unit}"
 
 
 def _si(unit: str) -> Callable[[float], str]:
@@ -70,7 +70,7 @@ def _si(unit: str) -> Callable[[float], str]:
 
 
 def _time(value: float) -> str:
-    return f"{numbers.quantity(value / DAY)}{_GAP}days" if value >= 2 * DAY else numbers.duration(value)
+    return f"{numbers.quantity(value / DAY)}{GAP}days" if value >= 2 * DAY else numbers.duration(value)
 
 
 def _dollars(value: float) -> str:
@@ -78,7 +78,7 @@ def _dollars(value: float) -> str:
 
 
 def _hourly(value: float) -> str:
-    return f"${value * HOUR:.2f}{_GAP}per device-hour"
+    return f"${value * HOUR:.2f}{GAP}per device-hour"
 
 
 def _watt_hours(value: float) -> str:
@@ -86,11 +86,11 @@ def _watt_hours(value: float) -> str:
 
 
 def _often(value: float) -> str:
-    return f"{numbers.quantity(value * DAY)}{_GAP}a day"
+    return f"{numbers.quantity(value * DAY)}{GAP}a day"
 
 
 def _failing(value: float) -> str:
-    return f"{numbers.quantity(value * DAY * 1000)}{_GAP}per 1000 node-days"
+    return f"{numbers.quantity(value * DAY * 1000)}{GAP}per 1000 node-days"
 
 
 def _share(value: float) -> str:

@@ -49,7 +49,7 @@ def settlings(claim: Claim, cases: Iterable[Case]) -> list[Settling]:
     found: list[Settling] = []
     held = list(cases)
     for outcome in (f"={quantity}" for quantity in ASKED):
-        asked = [case for case in held if outcome in case.outcomes and not _stated(case, outcome)]
+        asked = [case for case in held if outcome in case.outcomes and not stated(case, outcome)]
         if asked:
             found += sorted(_of(claim, outcome, asked), key=lambda item: item.factor)
     return found
@@ -71,7 +71,7 @@ def _of(claim: Claim, outcome: str, cases: list[Case]) -> list[Settling]:
     return [item for item in made if math.log(item.factor) < _NARROWER * math.log(before.factor)]
 
 
-def _stated(case: Case, outcome: str) -> bool:
+def stated(case: Case, outcome: str) -> bool:
     """Whether the claim itself gives the figure, as closely as it could be derived."""
     implied = case.outcomes[outcome][0].likely.factor
     leaves = case.evidence.leaves.values()
