@@ -204,7 +204,7 @@ def _rows(axes: Axes, bars: Sequence[Bar]) -> None:
         if bar.span.factor > 1:
             axes.plot([bar.span.low, bar.span.high], [place, place], color=bar.colour, linewidth=6, alpha=0.45,
                       solid_capstyle="butt")  # fmt: skip
-        axes.plot([bar.span.value], [place], bar.mark, color=bar.colour, markersize=7)
+        axes.plot([bar.span.value], [place], bar.mark, color=bar.colour, markersize=10 if bar.mark == "X" else 7)
     axes.set_yticks(range(len(bars)), [_short(bar.label) for bar in bars], color=INK)
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.grid(True, axis="x")

@@ -111,7 +111,7 @@ def figure(text: str | float, kind: Kind, where: str) -> Span:
 
 def _stated(found: re.Match[str], where: str) -> Span:
     """The interval that the words give, in the text's own unit."""
-    first, step = _number(found["first"], found["size"] or (found["size2"] if found["join"] != "±" else "") or "")
+    first, step = _number(found["first"], found["size"] or found["size2"] or "")
     if first == 0:
         raise ConfigError(f"{where}: must be greater than zero")
     if found["join"]:

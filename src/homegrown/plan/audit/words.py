@@ -117,7 +117,7 @@ def guess(kind: Kind, span: Span) -> str:
     told, around = kind.told(span.value), kind.span(span)
     if around == told or span.factor < 1 + 5e-3:
         return told
-    unit = GAP + told.partition(GAP)[2]
+    unit = "" if kind.dimension == "money" else GAP + told.partition(GAP)[2]  # an M there is part of the number
     return f"{told} ({around.removesuffix(unit)})"
 
 
