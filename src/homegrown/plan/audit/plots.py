@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from homegrown.plan.audit import words
-from homegrown.plan.audit.audit import Audit
+from homegrown.plan.audit.audit import Audit, Row
 from homegrown.plan.audit.checks import CONSISTENT, CONTRADICTORY, UNDECIDED, Check
 from homegrown.plan.audit.known import Reached
 from homegrown.plan.audit.quantities import KINDS
@@ -24,7 +24,7 @@ _ROW = 30
 """Height of a row, in CSS pixels."""
 _MOST = 14
 """Rows of a plot."""
-_LABEL = 34
+_LABEL = 40
 """Characters of a row's label."""
 _FAR = 100.0
 """Factors beyond which a plot of ratios is cut off."""
@@ -95,8 +95,9 @@ def _mattering(audit: Audit, name: str) -> list[str]:
 
 def ratios(audit: Audit) -> Plot | None:
     """What the rest implies over what is stated, check by check."""
-    rows = [row for finding in audit.findings for row in finding.rows[: _MOST // 2] if row.check.about.statement]
-    bars = [_ratio(row.check, words.choices(row.choices) if row.choices else "") for row in rows[:_MOST]]
+    stated = [finding for finding in audit.findings if finding.check.about.statement]
+    rows = [row for finding in stated for row in _agreeing_first(finding.rows)[: _MOST // 2]]
+    bars = [_ratio(row.check, ", ".join(row.choices.values())) for row in rows[:_MOST]]
     if not bars:
         return None
     told = "; ".join(f"{bar.label} {bar.span.low:.3g} to {bar.span.high:.3g}" for bar in bars)
@@ -121,14 +122,19 @@ def ratios(audit: Audit) -> Plot | None:
     )  # fmt: skip
 
 
+def _agreeing_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows that agree before the others: where there is no room for all, they are the ones to see."""
+    return sorted(rows, key=lambda row: row.check.verdict != CONSISTENT)
+
+
 def _ratio(check: Check, reading: str) -> Bar:
     """Implied over stated; a bar reaches 1 exactly if the two intervals meet."""
-    implied, said = check.implied.possible if check.apart > 1 else check.implied.likely, check.about.possible
-    value = check.implied.likely.value / said.value
+    implied, said = check.implied.likely, check.about.possible
+    value = implied.value / said.value
     low = implied.low / said.high if said.high else 0.0
     high = implied.high / said.low if said.low else math.inf
     span = Span(min(max(low, 1e-6), value), value, max(min(high, 1e6), value))
-    label = f"{check.about.name} ({reading})" if reading else check.about.name
+    label = f"{check.about.name}: {reading}" if reading else check.about.name
     return Bar(label, span, COLOURS[check.verdict], _MARKS[check.verdict])
 
 
