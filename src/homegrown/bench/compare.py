@@ -1,9 +1,9 @@
 """Two records of one kind: what became slower beyond the noise of both.
 
-The rule: a figure is a time over the floor of its own run, or a time where there is no floor, so that a machine that was
-slower as a whole is not taken for slower code. Its noise is half the quartile range over the median. It has regressed if
-it is worse by more than 5 % and by more than three times the noise of both runs together (the root of the sum of their
-squares), and improved if it is better by as much.
+The rule: a figure is a time over the floor of its own run, or a time where there is no floor, so that a machine that
+was slower as a whole is not taken for slower code. Its noise is half the quartile range over the median. It has
+regressed if it is worse by more than 5 % and by more than three times the noise of both runs together (the root of the
+sum of their squares), and improved if it is better by as much.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NOISES = 3.0
 """Times the noise of both runs together that a change must exceed."""
 
 RULE = (
-    f"regressed: worse by more than {LEAST:.0%} and more than {NOISES:g} times the noise of both runs (root of the sum of "
-    "squares of half the quartile range over the median); figures with a floor are compared as multiples of it"
+    f"regressed: worse by more than {LEAST:.0%} and more than {NOISES:g} times the noise of both runs (root of the sum "
+    "of squares of half the quartile range over the median); figures with a floor are compared as multiples of it"
 )
 
 Verdict = Literal["same", "regressed", "improved"]

@@ -128,7 +128,7 @@ def _versus(*cases: str) -> Callable[[Record], tuple[float, str] | None]:
     """Our best mode against the peer's best, in the worst of these cases that the peer was measured in."""
 
     def reached(record: Record) -> tuple[float, str] | None:
-        best = {}
+        best: dict[str, Any] = {}
         for found in record.get("versus", ()):
             if found["case"] in cases and found["ratio"] > best.get(found["case"], {"ratio": 0})["ratio"]:
                 best[found["case"]] = found

@@ -10,9 +10,7 @@ from typing import Literal
 
 from homegrown.config import UsageError
 
-SUMMARY = (
-    "measure training, prefill, decoding, loading and servers, against this machine's limits and against transformers"
-)
+SUMMARY = "measure training, inference and servers, against this machine's limits and against transformers"
 
 
 @dataclass(frozen=True, kw_only=True)

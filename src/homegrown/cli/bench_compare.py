@@ -26,8 +26,8 @@ class Compare:
     exit status is then 1.
 
     A figure is a time as a multiple of the floor measured in its own run, or a time where there is no floor. It has
-    regressed if it is worse by more than 5 % and by more than three times the noise: the root of the sum of the squares of
-    both runs' half quartile ranges over their medians. The peer's figures are shown; they judge nothing."""
+    regressed if it is worse by more than 5 % and by more than three times the noise: the root of the sum of the squares
+    of both runs' half quartile ranges over their medians. The peer's figures are shown; they judge nothing."""
 
     old: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OLD.json")]
     """The earlier record."""

@@ -59,7 +59,7 @@ class PrefillBench(Machine):
 
     shape: AnyShape = "tiny"
     """A random model: `quickstart` (3.4M parameters, 1.6M active), `tiny` (68M, 21M), `small` (355M, 132M), all plain
-    LongCat-Flash; `sparse`: the quickstart's as it is, with n-gram tables and sparse attention, which the peer lacks."""
+    LongCat-Flash; `sparse`: the quickstart's as it is, n-gram tables and sparse attention included, without a peer."""
     model: Directory = None
     """A model's directory instead."""
     tokens: tuple[int, ...] = ()
@@ -86,8 +86,8 @@ class DecodeBench(Machine):
     lengths, in float32, bfloat16 and with int8 weights; and `transformers` on static batches with the same weights and
     the same keys, which must give the same logits first.
 
-    The floor of a step is reading, once and at the measured bandwidth, the weights that it touches (of the experts those
-    that the routers chose) and the keys it sees; or its FLOPs over the matrix-multiply peak if that takes longer.
+    The floor of a step is reading, once and at the measured bandwidth, the weights that it touches (of the experts
+    those that the routers chose) and the keys it sees; or its FLOPs over the matrix-multiply peak if that takes longer.
 
     A trained model with a draft head (--model) also makes a text with and without speculation, and the share of
     accepted drafts is shown."""
@@ -122,8 +122,9 @@ class DecodeBench(Machine):
 
 @dataclass(frozen=True, kw_only=True)
 class KernelBench(Machine):
-    """Measure every op that the model is made of, at the sizes of a shape: each of its implementations, forward and, where
-    there is one, backward, against the op's floor: FLOPs over the matrix-multiply peak, or bytes over the read bandwidth.
+    """Measure every op that the model is made of, at the sizes of a shape: each of its implementations, forward and,
+    where there is one, backward, against the op's floor: FLOPs over the matrix-multiply peak, or bytes over the read
+    bandwidth.
     Implementations in use are marked with a star."""
 
     shape: AnyShape = "tiny"

@@ -139,9 +139,7 @@ class Bounds:
     def _stages(self, frame: Frame, blocks: tuple[Passes, ...]) -> list[Passes]:
         kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
         columns = list(zip(*blocks, strict=True))
-        times = [
-            Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks
-        ]
+        times = [Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks]
         return [times[kind] for kind in kinds.stages]
 
     def _least(self, frame: Frame) -> tuple[Passes, ...]:

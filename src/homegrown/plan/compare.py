@@ -192,7 +192,9 @@ class _Run:
             stage_figures(self.shape, cluster, devices, stage.tokens, stage.best, self.wishes, world)
             for stage in planned.plan.stages
         ]
-        found = {name: sum(stage[name] for stage in stages) for name in SUMMED if all(name in stage for stage in stages)}
+        found = {
+            name: sum(stage[name] for stage in stages) for name in SUMMED if all(name in stage for stage in stages)
+        }
         worked = sum(stage["goodput"] * stage["days"] for stage in stages) * DAY
         return found | {
             "devices": float(devices),
@@ -274,7 +276,11 @@ def _weeks(cluster: Cluster, plan: Plan, how: Upkeeping) -> str:
 
 
 def _prices(cluster: Cluster) -> tuple[tuple[str, Quantity | None, str], ...]:
-    return ("rent", cluster.chip.rental, "USD an hour"), ("price", cluster.chip.capital, "USD with its share of the system")
+    return ("rent", cluster.chip.rental, "USD an hour"), (
+        "price",
+        cluster.chip.capital,
+        "USD with its share of the system",
+    )
 
 
 def _priced(figure: Quantity, unit: str) -> str:

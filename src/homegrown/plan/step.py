@@ -257,9 +257,7 @@ class StepModel:
             known = self._flops[sequence] = 3.0 * flops(self.shape, sequence).total()
         return known
 
-    def _again(
-        self, layout: Layout, blocks: _Blocks, kinds: tuple[Composition, ...], stages: tuple[int, ...]
-    ) -> float:
+    def _again(self, layout: Layout, blocks: _Blocks, kinds: tuple[Composition, ...], stages: tuple[int, ...]) -> float:
         """Operations of recomputation, of all devices."""
         each = [sum(number * block.again_flops for number, block in blocks.of(kind)) for kind in kinds]
         devices = layout.dp * layout.cp * layout.tp

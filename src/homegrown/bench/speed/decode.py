@@ -16,7 +16,15 @@ from homegrown.bench.record import origin
 from homegrown.bench.speed.contest import Contestant, contest
 from homegrown.bench.speed.limits import Limits, name_of
 from homegrown.bench.speed.models import (
-    Precision, Subject, difference, ours, paths_taken, peer_dtype, peers, require_agreement, subject,
+    Precision,
+    Subject,
+    difference,
+    ours,
+    paths_taken,
+    peer_dtype,
+    peers,
+    require_agreement,
+    subject,
 )  # fmt: skip
 from homegrown.bench.speed.record import OURS, SCHEMA, SpeedRecord
 from homegrown.bench.speed.sequences import Alone, Keys, PeerBatch, Served, experts_chosen

@@ -129,7 +129,8 @@ def _measure(plan: LoadPlan, folder: Path, argv: Sequence[str], tick: Tick) -> S
         versus=versus(entries),
         notes=[
             "every measurement is a new process; a load's time begins when all is imported",
-            "floor of a start: plain python's median; of a load: mapping the files into memory and reading each byte once",
+            "floor of a start: plain python; of a load: mapping the files into memory and reading each byte once; the "
+            "best of their rounds",
             f"{EVICTED}: the system was told to forget the files (posix_fadvise), which it may not do in full",
             "peak_over_weights: memory at the peak, less that before the load, over the files' size",
         ],
@@ -200,9 +201,8 @@ def _load(how: str, folder: Path, state: str, taken: _Taken) -> None:
 def _run(arguments: list[str]) -> str:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(
-            f"python {' '.join(arguments)}: ended with status {done.returncode}: {done.stderr[-500:].strip()}"
-        )
+        why = done.stderr.strip().rpartition("\n")[2]
+        raise UserError(f"python {' '.join(arguments)}: ended with status {done.returncode}: {why}")
     return done.stdout
 
 

@@ -1,4 +1,4 @@
-"""One very long prompt with sparse attention: what a token costs as the text grows, and what choosing its keys costs."""
+"""One very long prompt with sparse attention: what a token costs as the text grows, and what choosing its keys does."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_long(
         for mode, model in models.items():
             _measure_limits(limits)
             order.append(mode)
-            for tokens, mark, routed in _read(model, plan, plan.seed + number, lambda at, m=mode: tick(f"{m}, {at:,}")):
+            for tokens, mark, routed in _read(model, plan, plan.seed + number, _telling(tick, mode)):
                 seen.setdefault((mode, tokens), []).append(mark)
                 used = routed
     _measure_limits(limits)
@@ -69,7 +69,7 @@ def run_long(
         ran=paths_taken(models),
         notes=[
             FORMULA,
-            "one prompt of the longest length; the figures of a shorter one are those at the moment it would have ended",
+            "one prompt of the longest length; figures of a shorter one are those at the moment it would have ended",
             "indexer: its own products and the choice of keys (ops.select), timed where they are called",
             "peak memory is that of the process so far, weights in every precision that is measured included",
         ],
@@ -79,6 +79,10 @@ def run_long(
 def count_long(plan: PrefillPlan) -> int:
     """How often `run_long` calls its `tick`."""
     return 1 + plan.repetitions * len(plan.precisions) * -(-max(plan.tokens) // plan.chunk)
+
+
+def _telling(tick: Tick, mode: str) -> Callable[[int], None]:
+    return lambda at: tick(f"{mode}, to {at:,}")
 
 
 class _Mark:

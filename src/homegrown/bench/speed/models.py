@@ -70,8 +70,8 @@ def subject(name: str, folder: Path | None, device: torch.device, longest: int, 
         model, tokenizer = hub.load(folder, device, torch.float32)
         if model.config.max_position_embeddings < longest:
             raise UsageError(
-                f"{folder}: the model reads {model.config.max_position_embeddings} tokens at most; {longest} were asked "
-                "for, so choose shorter ones"
+                f"{folder}: the model reads {model.config.max_position_embeddings} tokens at most; {longest} were "
+                "asked for, so choose shorter ones"
             )
         return Subject(folder.resolve().name, model.eval(), True, tokenizer)
     with device:

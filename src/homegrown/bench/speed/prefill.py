@@ -17,7 +17,16 @@ from homegrown.bench.record import origin
 from homegrown.bench.speed.contest import Contestant, contest
 from homegrown.bench.speed.limits import Limits, name_of
 from homegrown.bench.speed.models import (
-    Precision, Subject, difference, ours, paths_taken, peer_dtype, peers, random_tokens, require_agreement, subject,
+    Precision,
+    Subject,
+    difference,
+    ours,
+    paths_taken,
+    peer_dtype,
+    peers,
+    random_tokens,
+    require_agreement,
+    subject,
 )  # fmt: skip
 from homegrown.bench.speed.record import OURS, SCHEMA, SpeedRecord
 from homegrown.bench.speed.work import FORMULA, Chosen, chosen, prefill_work, weights_of

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from homegrown.bench.speed.models import random_tokens
 from homegrown.bench.speed.work import Chosen, chosen
-from homegrown.generate.decode import as_row, empty_cache, extend, last_logits
+from homegrown.generate.decode import as_row, extend, last_logits
 from homegrown.model import Cache, Longcat
 from homegrown.model.attention import LatentAttention
 from homegrown.serve.engine.batch import Batch, Segment, look_back

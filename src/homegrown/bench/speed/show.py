@@ -24,8 +24,8 @@ def table(record: SpeedRecord) -> Table:
     made = Table(
         title=f"{record.kind}, {shape['name']}: {shape['parameters']['total'] / 1e6:.1f}M parameters",
         caption=f"{record.origin.device['name']}, threads: {record.origin.threads}; medians of {record.repetitions} "
-        "interleaved rounds ± half their quartile range; floor: FLOPs over the measured peak or bytes over the measured "
-        "read bandwidth, whichever is longer",
+        "interleaved rounds ± half their quartile range; floor: FLOPs over the measured peak or bytes over the "
+        "measured read bandwidth, whichever is longer",
     )
     made.add_column("", no_wrap=True)
     made.add_column("", no_wrap=True)

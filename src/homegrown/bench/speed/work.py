@@ -15,8 +15,8 @@ from homegrown.model.router import Routing
 
 FORMULA = (
     "FLOPs: 2 per active parameter and token (real experts as they were chosen; the unembedding for the tokens whose "
-    "logits are made; embedding rows are looked up), per visible key, sublayer and head 2 (key width + value width), of "
-    "expanded keys in a prompt and of latents in decoding, with sparse attention over chosen keys only and 2 (index "
+    "logits are made; embedding rows are looked up), per visible key, sublayer and head 2 (key width + value width), "
+    "of expanded keys in a prompt and of latents in decoding, with sparse attention over chosen keys only and 2 (index "
     "width + 1) per visible key, index head and owner for choosing them. Bytes: weights that are touched, once (of the "
     "experts those that were chosen), embedding rows, and the keys that are seen"
 )
