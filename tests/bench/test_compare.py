@@ -151,8 +151,8 @@ DECODE = record(
 )
 LOAD = record(
     entry("import homegrown", "start", 0.1, floor=0.05),
-    entry("load in memory", "", 1.0, floor=0.8, extra={"peak_over_weights": 1.02}),
-    entry("load from disk", "", 2.0, floor=1.0, extra={"peak_over_weights": 1.01}),
+    entry("load in memory", "", 1.0, floor=0.4, extra={"peak_over_weights": 1.5}),
+    entry("load from disk", "", 2.0, floor=1.0, extra={"peak_over_weights": 1.02}),
     kind="load",
 )
 LONG = record(

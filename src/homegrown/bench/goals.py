@@ -224,7 +224,8 @@ def _load_memory(record: Record) -> tuple[float, str] | None:
 
 
 def _loads(record: Record) -> list[Mapping[str, Any]]:
-    return [item for item in _ours(record) if item["case"].startswith("load ")]
+    """From disk where that was measured."""
+    return [item for item in _ours(record) if item["case"] == "load from disk"]
 
 
 def _ours(record: Record) -> Iterator[Mapping[str, Any]]:

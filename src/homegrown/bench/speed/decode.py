@@ -131,12 +131,13 @@ def run_decode(
         entries=outcome.entries,
         versus=outcome.versus,
         ran=paths_taken(models),
+        formula=FORMULA,
         notes=[
-            FORMULA,
             "the keys of the context are random numbers, the same for all, so that no prompt need be computed; "
             "each sequence has its own",
             "served: the engine's pass over pages of keys (Runner.forward) and the choice of the highest logit; alone: "
             "a step of `homegrown generate`; scheduling and HTTP are not in them (bench serve --overhead)",
+            "where weights fit into the processor's cache they are read faster than the floor says",
             "the peer: a call of its model on a batch of one length and a DynamicCache, which its `generate` makes too",
         ],
     )

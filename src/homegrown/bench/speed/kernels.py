@@ -84,12 +84,9 @@ def run_kernels(
         repetitions=plan.repetitions,
         entries=outcome.entries,
         ran=ops.table(),
-        notes=[
-            "floor: products of the forward pass (twice that again backward) over the matrix-multiply peak, or inputs "
-            "and output (backward: and a gradient of each) over the read bandwidth, whichever is longer; inputs that "
-            "stay in the processor's cache can beat the second",
-            "difference is from the reference in float64",
-        ],
+        formula="FLOPs: products of the forward pass, and twice that again backward. Bytes: inputs and output, backward "
+        "a gradient of each as well",
+        notes=["inputs that stay in the processor's cache can be read faster than the floor says"],
     )
 
 
@@ -124,7 +121,7 @@ def _contestants(plan: KernelPlan, call: Call, dtype: torch.dtype, device: torch
                     dtype=dtype, difference=difference(result, right) if right.is_floating_point() else None,
                 )
             )  # fmt: skip
-    return made
+    return sorted(made, key=lambda item: item.case)  # stable: implementations of a case side by side
 
 
 def _widens(call: Call) -> bool:

@@ -128,7 +128,8 @@ def _measure(plan: LoadPlan, folder: Path, argv: Sequence[str], tick: Tick) -> S
         entries=entries,
         versus=versus(entries),
         notes=[
-            "every measurement is a new process; a load's time begins when all is imported",
+            "every measurement is a new process; a load's time begins when all is imported and ends when every weight "
+            "has been read once",
             "floor of a start: plain python; of a load: mapping the files into memory and reading each byte once; the "
             "best of their rounds",
             f"{EVICTED}: the system was told to forget the files (posix_fadvise), which it may not do in full",

@@ -67,8 +67,8 @@ def run_long(
         repetitions=plan.repetitions,
         entries=entries,
         ran=paths_taken(models),
+        formula=FORMULA,
         notes=[
-            FORMULA,
             "one prompt of the longest length; figures of a shorter one are those at the moment it would have ended",
             "indexer: its own products and the choice of keys (ops.select), timed where they are called",
             "peak memory is that of the process so far, weights in every precision that is measured included",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import util
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -133,5 +135,13 @@ def require_agreement(found: float, case: str) -> None:
 
 
 def paths_taken(models: dict[str, Longcat]) -> dict[str, str]:
-    """For each of our modes what its linear maps and keys are in; native code that is in use shows in `ops.table`."""
-    return {mode: f"{type(model.lm_head).__name__}, activations {model.dtype}" for mode, model in models.items()}
+    """How each precision's decoding steps are computed, in words, and what its activations are in."""
+    return {f"decode {mode}": f"{native_words(model)}; activations {model.dtype}" for mode, model in models.items()}
+
+
+def native_words(model: Longcat) -> str:
+    """What `homegrown.model.native` says of a model, where this version has native decoding."""
+    if util.find_spec("homegrown.model.native") is None:
+        return "PyTorch's operators"
+    words: str = importlib.import_module("homegrown.model.native").native_words(model)
+    return words

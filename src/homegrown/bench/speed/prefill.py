@@ -29,7 +29,7 @@ from homegrown.bench.speed.models import (
     subject,
 )  # fmt: skip
 from homegrown.bench.speed.record import OURS, SCHEMA, SpeedRecord
-from homegrown.bench.speed.work import FORMULA, Chosen, chosen, prefill_work, weights_of
+from homegrown.bench.speed.work import FORMULA, Chosen, chosen, joined, prefill_work, weights_of
 from homegrown.config import to_table
 from homegrown.generate.decode import PREFILL_CHUNK, empty_cache, last_logits, prefill
 from homegrown.model import Longcat, count
@@ -109,7 +109,7 @@ def run_prefill(
         entries=outcome.entries,
         versus=outcome.versus,
         ran=paths_taken(models),
-        notes=[FORMULA],
+        formula=FORMULA,
     )
 
 
@@ -134,11 +134,7 @@ def _reference(model: Longcat, prompt: Tensor, chunk: int) -> tuple[Tensor, Chos
     for trunk in prefill(model, cache, prompt, chunk):
         routing.append(trunk.routing)
         output = trunk.output
-    joined = [
-        layers[0]._replace(index_NK=torch.cat([part.index_NK for part in layers]))
-        for layers in zip(*routing, strict=True)
-    ]
-    return last_logits(model, output), chosen(model.config, joined)
+    return last_logits(model, output), chosen(model.config, joined(routing))
 
 
 def _contestants(

@@ -89,7 +89,9 @@ class SpeedRecord:
     entries: list[SpeedEntry]
     versus: list[Versus] = field(default_factory=list)
     ran: dict[str, str] = field(default_factory=dict)
-    """What computed it, beside the ops of `origin`: for each of our modes the path that was taken, native or not."""
+    """What computed it: implementations of ops by their names, and decoding steps by precision."""
+    formula: str = ""
+    """What FLOPs and bytes of the floors count."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know to judge the figures."""
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from homegrown.bench.speed.models import random_tokens
-from homegrown.bench.speed.work import Chosen, chosen
-from homegrown.generate.decode import as_row, extend, last_logits
+from homegrown.bench.speed.work import Chosen, chosen, joined
+from homegrown.generate.decode import as_row, empty_cache, extend, last_logits
 from homegrown.model import Cache, Longcat
 from homegrown.model.attention import LatentAttention
 from homegrown.serve.engine.batch import Batch, Segment, look_back
@@ -22,8 +22,6 @@ from homegrown.serve.engine.pages import PagePool
 from homegrown.serve.engine.runner import Runner
 
 PAGE = EngineOptions().page_size
-COUNTED = 1 << 16
-"""Keys at most of the pass that counts experts."""
 
 
 class Keys:
@@ -127,7 +125,7 @@ class Alone:
 
     def __init__(self, model: Longcat, keys: Keys, context: int) -> None:
         self._model, self._context = model, context
-        self._cache = _cache(model, keys, 1, context, context)
+        self._cache = _cache(model, keys, 0, context)
         self._first = int(keys.tokens[0, -1])
 
     def logits(self) -> Tensor:
@@ -145,13 +143,13 @@ class Alone:
         return last_logits(self._model, extend(self._model, self._cache, as_row([token], self._model.device)).output)
 
 
-@torch.inference_mode()
 def experts_chosen(model: Longcat, keys: Keys, batch: int, context: int) -> Chosen:
-    """The experts of a case's first step, as its routers report them. Of contexts that do not fit into `COUNTED` keys
-    only the newest part is seen: which experts a token goes to depends little on the rest."""
-    seen = min(context, max(COUNTED // batch, 1))
-    cache = _cache(model, keys, batch, context, seen)
-    return chosen(model.config, extend(model, cache, keys.tokens[:batch, -1:].to(model.device)).routing)
+    """The experts of a case's first step, as routers report them, one sequence after the other."""
+    parts = []
+    for row in range(batch):
+        cache = _cache(model, keys, row, context)
+        parts.append(extend(model, cache, keys.tokens[row : row + 1, -1:].to(model.device)).routing)
+    return chosen(model.config, joined(parts))
 
 
 class PeerBatch:
@@ -203,17 +201,15 @@ class PeerBatch:
         return logits
 
 
-def _cache(model: Longcat, keys: Keys, batch: int, context: int, seen: int) -> Cache:
-    """The newest `seen` keys of a case's first `batch` sequences, with room behind them."""
-    config = model.config
-    cache = Cache.empty(config, batch, seen + (keys.each[context] * PAGE - context), model.device, model.dtype)
-    for row in range(batch):
-        for buffers, found in zip((cache.latent, cache.index), keys.rows(model, row, context), strict=True):
-            for slot, cells in found.items():
-                buffers[slot][row, :seen] = cells[context - seen :]
-    earlier = keys.tokens[:batch, :-1][:, -seen:]
-    cache.tokens[:, seen - earlier.shape[1] : seen] = earlier
-    cache.length = seen
+def _cache(model: Longcat, keys: Keys, row: int, context: int) -> Cache:
+    """The keys of one sequence of a case as `homegrown generate` holds them, with room behind them."""
+    cache = empty_cache(model, keys.each[context] * PAGE)
+    for buffers, found in zip((cache.latent, cache.index), keys.rows(model, row, context), strict=True):
+        for slot, cells in found.items():
+            buffers[slot][0, :context] = cells
+    earlier = keys.tokens[row, :-1][-context:]
+    cache.tokens[0, context - len(earlier) : context] = earlier
+    cache.length = context
     return cache
 
 

@@ -51,7 +51,8 @@ def table(record: SpeedRecord) -> Table:
 
 def summary(record: SpeedRecord) -> str:
     """What the figures rest on, in plain lines."""
-    lines = list(record.notes)
+    lines = [f"{name}: {how}" for name, how in record.ran.items() if name.startswith("decode ")]
+    lines += record.notes
     checked = [
         entry.difference
         for entry in record.entries

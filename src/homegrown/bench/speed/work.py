@@ -83,6 +83,14 @@ def chosen(config: ModelConfig, routing: Sequence[Routing]) -> Chosen:
     return Chosen(distinct, per_token / max(len(routing), 1))
 
 
+def joined(parts: Sequence[Sequence[Routing]]) -> list[Routing]:
+    """The routing of several passes as if they had been one; only the chosen experts are."""
+    return [
+        layers[0]._replace(index_NK=torch.cat([part.index_NK for part in layers]))
+        for layers in zip(*parts, strict=True)
+    ]
+
+
 def prefill_work(config: ModelConfig, weights: Weights, tokens: int, used: Chosen) -> Work:
     """One prompt of so many tokens, from nothing; logits of its last token."""
     pairs = _pairs(tokens, config.sparse.topk)
