@@ -137,16 +137,17 @@ def beats(case, mode, ratio):
 
 
 DECODE = record(
-    decoded(1, 128, "int8, served", 1.0),
-    decoded(1, 128, "float32, served", 2.0),
-    decoded(1, 4096, "int8, served", 1.4),
-    decoded(8, 128, "int8, served", 4.0),
-    decoded(8, 4096, "int8, served", 8.0),
+    decoded(1, 128, "bfloat16, served", 1.0),
+    decoded(1, 128, "float32, served", 0.8),
+    decoded(1, 4096, "bfloat16, served", 1.4),
+    decoded(8, 128, "bfloat16, served", 4.0),
+    decoded(8, 4096, "bfloat16, served", 8.0),
     versus=[
-        beats("batch 1, context 128", "int8, served", 6.0),
+        beats("batch 1, context 128", "bfloat16, served", 6.0),
         beats("batch 1, context 128", "float32, served", 3.0),
-        beats("batch 1, context 4,096", "int8, served", 5.5),
-        beats("batch 8, context 128", "int8, served", 3.5),
+        beats("batch 1, context 4,096", "bfloat16, served", 5.5),
+        beats("batch 1, context 4,096", "int8, served", 7.5),
+        beats("batch 8, context 128", "bfloat16, served", 3.5),
     ],
 )
 LOAD = record(
@@ -206,7 +207,7 @@ def test_goals_follow_from_records(answers, goal, shape, value, met):
 
 def test_the_table_names_records_and_what_is_missing(answers):
     text = markdown(list(answers.values()))
-    assert "| 5.50x | yes | batch 1, context 4,096: int8, served against transformers float32 | `0.json` |" in text
+    assert "| 5.50x | yes | batch 1, context 4,096: bfloat16, served against transformers float32; int8 7.50x |" in text
     assert "| prefill of 4,096 tokens: 6x the peer | small |  | not measured |  |  |" in text
     assert len(text.splitlines()) == 2 + sum(len(goal.sources) for goal in GOALS)
 

@@ -14,6 +14,8 @@ from homegrown.bench.compare import load
 from homegrown.config import UserError
 
 Record = Mapping[str, Any]
+SERVED = "bfloat16"
+"""The precision in which decoding is judged: that of the family's releases."""
 
 
 @dataclass(frozen=True)
@@ -125,50 +127,65 @@ def _training_share(record: Record) -> tuple[float, str] | None:
 
 
 def _versus(*cases: str) -> Callable[[Record], tuple[float, str] | None]:
-    """Our best mode against the peer's best, in the worst of these cases that the peer was measured in."""
+    """Our best mode against the peer's best, in the worst of these cases that the peer was measured in. Eight-bit
+    weights, which the peer lacks, are told of and do not count."""
 
     def reached(record: Record) -> tuple[float, str] | None:
         best: dict[str, Any] = {}
+        eight: dict[str, float] = {}
         for found in record.get("versus", ()):
-            if found["case"] in cases and found["ratio"] > best.get(found["case"], {"ratio": 0})["ratio"]:
-                best[found["case"]] = found
+            case, ratio = found["case"], found["ratio"]
+            if case not in cases:
+                continue
+            if found["homegrown"].startswith("int8"):
+                eight[case] = max(ratio, eight.get(case, 0.0))
+            elif case not in best or ratio > best[case]["ratio"]:
+                best[case] = found
         if not best:
             return None
         worst = min(best.values(), key=lambda found: found["ratio"])
-        return worst["ratio"], f"{worst['case']}: {worst['homegrown']} against {worst['peer']}"
+        how = f"{worst['case']}: {worst['homegrown']} against {worst['peer']}"
+        return worst["ratio"], how + (f"; int8 {eight[worst['case']]:.2f}x" if worst["case"] in eight else "")
 
     return reached
 
 
 def _decode_share(record: Record) -> tuple[float, str] | None:
-    found = [item for item in _ours(record) if item["sizes"].get("batch") == 1 and item.get("share")]
+    found = [item for item in _served(record) if item["sizes"]["batch"] == 1 and item.get("share")]
     shortest = min((item["sizes"]["context"] for item in found), default=0)
-    served = [item for item in found if item["sizes"]["context"] == shortest]
-    best = max(served, key=lambda item: item["share"], default=None)
-    return (best["share"], f"{best['case']}, {best['mode']}") if best else None
+    shares = {item["mode"].partition(",")[0]: item["share"] for item in found if item["sizes"]["context"] == shortest}
+    if SERVED not in shares:
+        return None
+    others = (f"{mode} {share:.0%}" for mode, share in shares.items() if mode != SERVED)
+    return shares[SERVED], "; ".join([f"context {shortest:,}, {SERVED}", *others])
 
 
 def _context_cost(context: int) -> Callable[[Record], tuple[float, str] | None]:
-    """How much longer a step takes behind a context than behind the shortest: the worst batch, in its best mode."""
+    """How much longer a step takes behind a context than behind the shortest, of the worst batch."""
 
     def reached(record: Record) -> tuple[float, str] | None:
         times = {
-            (item["sizes"]["batch"], item["mode"], item["sizes"]["context"]): item["seconds"]["median"]
-            for item in _ours(record)
-            if "context" in item["sizes"]
+            (item["sizes"]["batch"], item["sizes"]["context"]): item["seconds"]["median"]
+            for item in _served(record)
+            if item["mode"].startswith(SERVED)
         }
-        shortest = min((key[2] for key in times), default=0)
-        best: dict[int, tuple[float, str]] = {}
-        for (batch, mode, at), seconds in times.items():
-            if at == context and (batch, mode, shortest) in times:
-                ratio = seconds / times[batch, mode, shortest]
-                best[batch] = min(best.get(batch, (ratio, mode)), (ratio, mode))
-        if not best:
+        shortest = min((at for _, at in times), default=0)
+        ratios = {
+            batch: seconds / times[batch, shortest]
+            for (batch, at), seconds in times.items()
+            if at == context and (batch, shortest) in times
+        }
+        if not ratios:
             return None
-        batch = max(best, key=lambda number: best[number][0])
-        return best[batch][0], f"batch {batch}, {best[batch][1]}, against context {shortest:,}"
+        worst = max(ratios, key=lambda batch: ratios[batch])
+        others = (f"batch {batch}: {ratio:.2f}x" for batch, ratio in ratios.items() if batch != worst)
+        return ratios[worst], "; ".join([f"batch {worst}, {SERVED}, against context {shortest:,}", *others])
 
     return reached
+
+
+def _served(record: Record) -> Iterator[Mapping[str, Any]]:
+    return (item for item in _ours(record) if item["mode"].endswith(", served"))
 
 
 def _growth(record: Record) -> tuple[float, str] | None:

@@ -84,8 +84,8 @@ def run_kernels(
         repetitions=plan.repetitions,
         entries=outcome.entries,
         ran=ops.table(),
-        formula="FLOPs: products of the forward pass, and twice that again backward. Bytes: inputs and output, backward "
-        "a gradient of each as well",
+        formula="FLOPs: products of the forward pass, and twice that again backward. Bytes: inputs and output, "
+        "backward a gradient of each as well",
         notes=["inputs that stay in the processor's cache can be read faster than the floor says"],
     )
 
