@@ -229,3 +229,20 @@ def test_the_goals_command(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)[0]["reached"] == 3.5
     with pytest.raises(UserError, match="no such folder"):
         bench.run(["goals", str(tmp_path / "none")])
+
+
+def test_few_rounds_are_pointed_out_and_names_told_on_request(tmp_path, capsys):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(record(entry("a", "x", 1.0), entry("b", "x", 1.0))))
+    new.write_text(json.dumps(record(entry("a", "x", 1.0))))
+    bench.run(["compare", str(old), str(new)])
+    said = capsys.readouterr().out
+    assert "1 figures only in the old record\nonly 1 rounds: noise is judged from 5 or more" in said
+    bench.run(["compare", str(old), str(new), "--all"])
+    assert "only in the old record: b, homegrown, x" in capsys.readouterr().out
+
+
+def test_other_runs_of_scaling_are_refused():
+    old, new = (record(kind="scaling", config={"seed": seed}) for seed in (1, 2))
+    with pytest.raises(UserError, match="the records differ in config; times"):
+        compare(old, new)

@@ -102,7 +102,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     """
     for what, key in _keys(old).items():
         if key != _keys(new)[what]:
-            raise UserError(f"the records differ in {what}: {key} and {_keys(new)[what]}; times cannot be compared")
+            raise UserError(f"the records differ in {what}{_values(key, _keys(new)[what])}; times cannot be compared")
     before, after = figures(old), figures(new)
     return Comparison(
         changes=[_change(name, before[name], after[name]) for name in after if name in before],
@@ -164,4 +164,10 @@ def _keys(record: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         "kind": [record["kind"]],
         "shape": [shape[size] for size in sizes if size in shape],
         "hardware": [origin["device"]["name"], origin["device"]["cores"], origin["threads"]],
+        "config": [record.get("config")],
     }
+
+
+def _values(old: Sequence[Any], new: Sequence[Any]) -> str:
+    """What differs, unless it is whole configs."""
+    return "" if any(isinstance(value, dict) for value in (*old, *new)) else f": {list(old)} and {list(new)}"

@@ -17,6 +17,8 @@ from homegrown.cli.common import console, parse
 from homegrown.config import UsageError
 
 LAST = "last"
+FEW = 5
+"""Rounds below which the quartiles say little."""
 Against = Annotated[str, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")]
 
 
@@ -34,7 +36,7 @@ class Compare:
     new: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NEW.json")]
     """The later one."""
     all: bool = False
-    """Show what stayed the same, too."""
+    """Show what stayed the same, too, and name what only one of them has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,12 @@ def _judge(old: Path, new: Path, everything: bool) -> int:
         console.print(_table(shown))
     for name, names in (("only in the old record", found.only_old), ("only in the new one", found.only_new)):
         if names:
-            print(f"{name}: {'; '.join(names)}")
+            print(f"{len(names)} figures {name}{': ' + '; '.join(names) if everything else ''}")
+    rounds = min(
+        (len(side.seconds.values) for change in found.changes for side in (change.old, change.new)), default=FEW
+    )
+    if rounds < FEW:
+        print(f"only {rounds} rounds: noise is judged from {FEW} or more; with fewer, chance is taken for change")
     bad = found.regressions
     print(f"{new} against {old}: {len(found.changes)} figures, {len(bad)} regressed\n{judging.RULE}")
     return 1 if bad else 0
@@ -101,9 +108,9 @@ def _judge(old: Path, new: Path, everything: bool) -> int:
 
 def _table(changes: Sequence[judging.Change]) -> Table:
     made = Table(caption="ratio: new over old, each as a multiple of its floor where it has one; above 1 is slower")
-    made.add_column("", no_wrap=True)
+    made.add_column("")
     for heading in ("old, ms", "new, ms", "ratio", "noise", ""):
-        made.add_column(heading, justify="right")
+        made.add_column(heading, justify="right", no_wrap=True)
     for change in changes:
         peers = "" if change.new.ours else " (peer)"
         made.add_row(

@@ -28,7 +28,6 @@ def table(record: SpeedRecord) -> Table:
         "measured read bandwidth, whichever is longer",
     )
     made.add_column("", no_wrap=True)
-    made.add_column("", no_wrap=True)
     extras = [name for name in EXTRAS if any(name in entry.extra for entry in record.entries)]
     headings = ["ms", "tokens/s", "floor, ms", "of floor", "times peer", *(EXTRAS[name][0] for name in extras)]
     for heading in headings:
@@ -36,11 +35,12 @@ def table(record: SpeedRecord) -> Table:
     ratios = {(found.case, found.homegrown): found for found in record.versus}
     before = ""
     for entry in record.entries:
-        if before and entry.case != before:
+        if entry.case != before:
             made.add_section()
+            made.add_row(f"[bold]{entry.case}[/bold]")
         ratio = ratios.get((entry.case, entry.mode))
         cells = [*_figures(entry, ratio), *(_extra(entry, name) for name in extras)]
-        made.add_row(entry.case if entry.case != before else "", _who(entry, record.ran), *cells)
+        made.add_row(f"  {_who(entry, record.ran)}", *cells)
         before = entry.case
     made.add_section()
     for name, spread in record.limits.items():
