@@ -102,6 +102,8 @@ def test_prefill_with_the_peer(tmp_path):
     ratios = {(found.case, found.homegrown): found for found in record.versus}
     ours_, theirs = entries["7 tokens", OURS, "int8"], ratios["7 tokens", "int8"].peer.removeprefix(f"{PEER} ")
     peer = entries["7 tokens", PEER, theirs]
+    shown = [str(cell) for cell in table(record).columns[5].cells if cell]
+    assert len(shown) == len(record.versus)
     assert ratios["7 tokens", "int8"].ratio == pytest.approx(peer.seconds.median / ours_.seconds.median)
 
 

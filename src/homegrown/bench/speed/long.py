@@ -13,7 +13,7 @@ from homegrown import device as devices
 from homegrown.bench.interleave import Tick
 from homegrown.bench.record import Spread, origin
 from homegrown.bench.speed.limits import Limits, floor
-from homegrown.bench.speed.models import Subject, ours, paths_taken, random_tokens, subject
+from homegrown.bench.speed.models import Subject, ours, random_tokens, subject
 from homegrown.bench.speed.prefill import PrefillPlan
 from homegrown.bench.speed.record import OURS, SCHEMA, SpeedEntry, SpeedRecord
 from homegrown.bench.speed.work import FORMULA, Chosen, chosen, prefill_work, weights_of
@@ -66,7 +66,6 @@ def run_long(
         warmup=0,
         repetitions=plan.repetitions,
         entries=entries,
-        ran=paths_taken(models),
         formula=FORMULA,
         notes=[
             "one prompt of the longest length; figures of a shorter one are those at the moment it would have ended",

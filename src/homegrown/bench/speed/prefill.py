@@ -21,7 +21,6 @@ from homegrown.bench.speed.models import (
     Subject,
     difference,
     ours,
-    paths_taken,
     peer_dtype,
     peers,
     random_tokens,
@@ -108,7 +107,6 @@ def run_prefill(
         repetitions=plan.repetitions,
         entries=outcome.entries,
         versus=outcome.versus,
-        ran=paths_taken(models),
         formula=FORMULA,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from homegrown.bench.show import BUSY, times
-from homegrown.bench.speed.record import SpeedEntry, SpeedRecord, Versus
+from homegrown.bench.speed.record import OURS, SpeedEntry, SpeedRecord, Versus
 
 EXTRAS = {
     "ms_per_token": ("ms/token", "{:,.2f}"),
@@ -38,7 +38,7 @@ def table(record: SpeedRecord) -> Table:
         if entry.case != before:
             made.add_section()
             made.add_row(f"[bold]{entry.case}[/bold]")
-        ratio = ratios.get((entry.case, entry.mode))
+        ratio = ratios.get((entry.case, entry.mode)) if entry.implementation == OURS else None
         cells = [*_figures(entry, ratio), *(_extra(entry, name) for name in extras)]
         made.add_row(f"  {_who(entry, record.ran)}", *cells)
         before = entry.case
