@@ -22,20 +22,21 @@ CHUNK = 1 << 22
 
 
 def main(how: str, folder: Path, threads: int) -> None:
-    """Load and tell: seconds, processor seconds, and peak bytes before and after."""
+    """Load and tell: seconds, processor seconds, bytes of memory before and at the peak, and of the weights."""
     torch.set_num_threads(threads)
     load = _loaders()[how](folder)
     before = _resident()
     began, processor = time.perf_counter(), time.process_time()
     kept = load()
-    touched = _touch(kept)
+    weight_bytes = _touch(kept)
     figures = {
         "seconds": time.perf_counter() - began,
         "processor_seconds": time.process_time() - processor,
         "before_bytes": before,
+        "weight_bytes": weight_bytes,
         "peak_bytes": devices.peak_memory(torch.device("cpu")),
     }
-    del kept, touched
+    del kept
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
@@ -44,12 +45,16 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _touch(loaded: object) -> list[torch.Tensor]:
-    """Read every weight once: a loader may only have promised to."""
+def _touch(loaded: object) -> int:
+    """Read every weight once, as a loader may only have promised to; their bytes, 0 where there is no model."""
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     if not isinstance(model, torch.nn.Module):
-        return []
-    return [tensor.detach().reshape(-1).view(torch.int16).amax() for tensor in model.parameters()]
+        return 0
+    size = 0
+    for tensor in model.parameters():
+        tensor.detach().reshape(-1).view(torch.int16).amax()
+        size += tensor.numel() * tensor.element_size()
+    return size
 
 
 def _resident() -> int:

@@ -70,7 +70,7 @@ class _Taken:
 
     seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)
-    extra_bytes: list[float] = field(default_factory=list)
+    over_weights: list[float] = field(default_factory=list)
 
 
 def run_load(plan: LoadPlan, argv: Sequence[str] = (), tick: Tick = lambda label: None) -> SpeedRecord:
@@ -133,7 +133,7 @@ def _measure(plan: LoadPlan, folder: Path, argv: Sequence[str], tick: Tick) -> S
             "floor of a start: plain python; of a load: mapping the files into memory and reading each byte once; the "
             "best of their rounds",
             f"{EVICTED}: the system was told to forget the files (posix_fadvise), which it may not do in full",
-            "peak_over_weights: memory at the peak, less that before the load, over the files' size",
+            "peak over weights: memory at the peak, less that before the load, over the size of the weights as they are held",
         ],
     )
 
@@ -156,7 +156,7 @@ def _entries(taken: dict[tuple[str, str], _Taken], warmup: int, size: int) -> li
                 processor_seconds=Spread.of(one.processor_seconds[warmup:]),
                 floor=Floor(flops=0.0, bytes=float(size if state else 0), peak="", seconds=least, bound="memory"),
                 share=least / seconds.median,
-                extra={"peak_over_weights": Spread.of(one.extra_bytes[warmup:]).median / size} if state else {},
+                extra={"peak_over_weights": Spread.of(one.over_weights[warmup:]).median} if state else {},
             )
         )
     return entries
@@ -196,7 +196,8 @@ def _load(how: str, folder: Path, state: str, taken: _Taken) -> None:
     figures = json.loads(_run(["-m", "homegrown.bench.speed.loader", how, str(folder), threads]).splitlines()[-1])
     taken.seconds.append(figures["seconds"])
     taken.processor_seconds.append(figures["processor_seconds"])
-    taken.extra_bytes.append(figures["peak_bytes"] - figures["before_bytes"])
+    if figures["weight_bytes"]:
+        taken.over_weights.append((figures["peak_bytes"] - figures["before_bytes"]) / figures["weight_bytes"])
 
 
 def _run(arguments: list[str]) -> str:
