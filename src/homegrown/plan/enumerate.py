@@ -28,6 +28,10 @@ RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 """From the fastest to the smallest."""
 
 
+Sort = tuple[int, int, int, Schedule, float]
+"""What makes a difference between frames: all but how a device comes by as many tokens at a time."""
+
+
 class Frame(NamedTuple):
     """What a device computes of a micro-batch, and when."""
 
@@ -37,6 +41,11 @@ class Frame(NamedTuple):
     parts: int
     schedule: Schedule
     micro_batch: int
+
+    @property
+    def sort(self) -> Sort:
+        """Frames alike but for cutting twice as many sequences in twice as many pieces are of one sort."""
+        return self.tp, self.pp, self.parts, self.schedule, self.micro_batch / self.cp
 
     @property
     def model(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from homegrown.plan.bounds import Bounds
-from homegrown.plan.enumerate import Fold, Frame, Space
+from homegrown.plan.enumerate import Fold, Frame, Sort, Space
 from homegrown.plan.layout import Layout
 from homegrown.plan.results import Candidate, Memory
 from homegrown.plan.step import StepModel
@@ -25,7 +25,7 @@ class Found:
     """What a search found.
 
     Attributes:
-        best: by tokens a second, the best first; one of each frame.
+        best: by tokens a second, the best first; one of each sort.
         considered: layouts that were looked at. fitting: those among them that fit and might have been the best.
         frames, skipped: frames in all, and those that bounds ruled out with all of their layouts.
         smallest: bytes that a layout needs at least that did not fit; 0 if all did.
@@ -48,8 +48,8 @@ def search(
     count: int = 5,
     tick: Tick | None = None,
 ) -> Found:
-    """The best layouts of a space: those with most tokens a second that fit. Of a frame only the best one counts, lest
-    the list be filled with folds that hardly differ.
+    """The best layouts of a space: those with most tokens a second that fit. Of each sort only the best one counts, lest
+    the list be filled with layouts that hardly differ.
 
     Frames are taken in order of what they could do at best, so that the first that cannot be among the best ends the
     search. Recomputation costs time and saves memory, nothing else: of layouts that differ in it alone, those are not
@@ -92,14 +92,12 @@ def search(
 
 
 class _Race:
-    """The best layout of each of the best frames so far."""
+    """The best layout of each of the best sorts so far."""
 
-    def __init__(
-        self, space: Space, model: StepModel, need: Need, bounds: Bounds, limit: float, count: int
-    ) -> None:
+    def __init__(self, space: Space, model: StepModel, need: Need, bounds: Bounds, limit: float, count: int) -> None:
         self._space, self._model, self._need, self._bounds = space, model, need, bounds
         self._limit, self._count = limit, count
-        self._kept: dict[Frame, tuple[float, Candidate]] = {}
+        self._kept: dict[Sort, tuple[float, Candidate]] = {}
         self.considered = self.fitting = 0
         self.smallest = 0.0
         self.limit = inf  # seconds of a token from which on a layout is not among the best
@@ -137,11 +135,11 @@ class _Race:
                 return
 
     def _keep(self, frame: Frame, candidate: Candidate) -> None:
-        """Keep a layout if it is better than the one of its frame, and than the worst of the best."""
-        pace = candidate.time.seconds / candidate.time.tokens
-        if pace >= min(self.limit, self._kept[frame][0] if frame in self._kept else inf):
+        """Keep a layout if it is better than the one of its sort, and than the worst of the best."""
+        pace, sort = candidate.time.seconds / candidate.time.tokens, frame.sort
+        if pace >= min(self.limit, self._kept[sort][0] if sort in self._kept else inf):
             return
-        self._kept[frame] = pace, candidate
+        self._kept[sort] = pace, candidate
         if len(self._kept) > self._count:
             del self._kept[max(self._kept, key=lambda one: self._kept[one][0])]
         if len(self._kept) == self._count:
