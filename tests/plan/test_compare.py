@@ -98,7 +98,7 @@ class TestCompare:
     @pytest.mark.parametrize("others", [[], ["hgx-h100"], ["hgx-a100", "hgx-a100"]])
     def test_refuses(self, catalogue, small, others):
         with pytest.raises(
-            ConfigError, match="against = .*must name at least one cluster, none twice, and not 'hgx-h100'"
+            ConfigError, match=r"against = .*must name at least one cluster, none twice, and not 'hgx-h100'"
         ):
             compare(small, catalogue.cluster("hgx-h100"), 64, [catalogue.cluster(name) for name in others], COURSE)
 
