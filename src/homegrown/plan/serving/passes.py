@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from homegrown.plan.facts import Shape
 from homegrown.plan.serving.clock import Clock
-from homegrown.plan.serving.layer import LayerTime, Pass, Span, layer_time
+from homegrown.plan.serving.layer import Pass, Span, layer_time
 from homegrown.plan.serving.links import all_reduce, all_to_all
 from homegrown.plan.serving.setup import WIDTH, Pool, Precision, Speculation
 
@@ -17,26 +17,31 @@ PARTS = ("attention", "core", "indexer", "dense", "experts", "collectives", "tra
 
 def pass_parts(clock: Clock, work: Pass) -> dict[str, float]:
     """Seconds by part of one pass, without drafting and the engine's overhead; traffic is what nothing hides."""
-    parts = dict.fromkeys(PARTS, 0.0)
-    halves = work.pool.micro_batches
-    part = work if halves == 1 else replace(work, spans=[half(span) for span in work.spans])
-    for group in work.shape.layers:
-        time = layer_time(clock, part, group)
-        for name in ("attention", "core", "indexer", "dense", "experts", "collectives"):
-            parts[name] += group.count * halves * getattr(time, name)
-        parts["traffic"] += group.count * exposed(work.pool, time)
+    batches = (work.pool.micro_batches,) if work.pool.micro_batches else (1, 2) if _sends(work) else (1,)
+    parts = min((_layers(clock, work, number) for number in batches), key=lambda parts: sum(parts.values()))
     parts["head"] = _ends(clock, work)
     return parts
 
 
-def exposed(pool: Pool, time: LayerTime) -> float:
-    """Seconds of a layer's traffic that nothing hides.
+def _layers(clock: Clock, work: Pass, batches: int) -> dict[str, float]:
+    """Seconds by part of all layers, in so many micro-batches.
 
-    With two micro-batches all that one computes may hide what the other sends; with one, only the window of a
+    With two of them all that one computes may hide what the other sends; with one, only the window of a
     shortcut-connected layer.
     """
-    window = time.computing if pool.overlap and pool.micro_batches == 2 else time.window
-    return pool.micro_batches * max(time.sent - window, 0.0)
+    parts = dict.fromkeys(PARTS, 0.0)
+    part = work if batches == 1 else replace(work, spans=[half(span) for span in work.spans])
+    for group in work.shape.layers:
+        time = layer_time(clock, part, group)
+        for name in ("attention", "core", "indexer", "dense", "experts", "collectives"):
+            parts[name] += group.count * batches * getattr(time, name)
+        window = time.computing if work.pool.overlap and batches == 2 else time.window
+        parts["traffic"] += group.count * batches * max(time.sent - window, 0.0)
+    return parts
+
+
+def _sends(work: Pass) -> bool:
+    return work.pool.overlap and work.pool.exchange == "dispatch" and work.pool.experts_over > 1
 
 
 def half(span: Span) -> Span:

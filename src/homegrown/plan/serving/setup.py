@@ -146,7 +146,7 @@ class Pool:
         zero_aware: tokens are not sent to zero-computation experts.
         overlap: traffic of experts hides behind what does not need it: the dense path of shortcut-connected experts
             (single-batch overlap), or the other one of two micro-batches.
-        micro_batches: 1 or 2.
+        micro_batches: 1 or 2; 0 takes whichever is quicker.
         chunk: tokens of a prefill step of one group.
         memory_share: of the device's memory for weights and keys.
         index_everywhere: index keys are allocated for all sublayers, also those that share another's.
@@ -159,7 +159,7 @@ class Pool:
     exchange: Literal["dispatch", "replicated"] = "dispatch"
     zero_aware: bool = True
     overlap: bool = True
-    micro_batches: Literal[1, 2] = 1
+    micro_batches: Literal[0, 1, 2] = 0
     chunk: int = 16384
     memory_share: float = 0.9
     index_everywhere: bool = False
