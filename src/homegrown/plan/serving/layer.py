@@ -48,7 +48,6 @@ class Pass:
 
     Attributes:
         uneven: deviation over mean of the work of requests: groups in step wait for the fullest.
-        copied: busy experts have copies.
         units: share of the device that computes; the rest moves tokens.
     """
 
@@ -92,7 +91,7 @@ def layer_time(clock: Clock, work: Pass, group: Layers) -> LayerTime:
     """Seconds of one layer of a group of layers alike."""
     projections = projection_time(clock, work, group.attention)
     core = core_time(clock, work, group.attention)
-    indexer = indexer_time(clock, work, group.attention)
+    indexer = indexer_time(clock, work, group)
     sizes = [dense_time(clock, work, width) for width in group.dense]
     passing = elementwise_time(clock, work)
     reduced = all_reduce(clock, work.pool.tp, WIDTH["bf16"] * work.rows * work.shape.hidden)
@@ -154,7 +153,7 @@ def core_time(clock: Clock, work: Pass, attention: Attention) -> float:
     width = key_bytes(attention, work.precision.keys)
     flops = size = 0.0
     for span in work.spans:
-        keys = min(span.keys, attention.budget) if attention.budget else span.keys
+        keys = seen(span, attention.budget)
         if attention.kind == "gqa":
             flops += span.rows * keys * 2 * heads * (attention.query + attention.value)
             size += span.requests * keys * width / min(work.pool.tp, attention.kv_heads)
@@ -174,13 +173,14 @@ def core_time(clock: Clock, work: Pass, attention: Attention) -> float:
     return clock.kernel(flops * waiting, size * waiting, work.precision.core, share) + clock.constants.kernel_floor
 
 
-def indexer_time(clock: Clock, work: Pass, attention: Attention) -> float:
+def indexer_time(clock: Clock, work: Pass, group: Layers) -> float:
     """Seconds of selecting keys, of a sublayer on average; the same on all `tp` devices of a group.
 
     2 t L H_i d_i operations, the L keys read for each request, and t L scores written and searched (DeepSeek-V3.2
     section 2.1; arXiv 2608.01662 section 3). With hierarchical indexing only the keys of the best pages, after the
     means of all pages' blocks.
     """
+    attention = group.attention
     if not attention.index_heads:
         return 0.0
     rows, hidden, dtype = work.rows, work.shape.hidden, work.precision.weights
@@ -189,9 +189,7 @@ def indexer_time(clock: Clock, work: Pass, attention: Attention) -> float:
     seconds += clock.product(rows, hidden, attention.index_dim + attention.index_heads, dtype)
     flops = size = scores = 0.0
     for span in work.spans:
-        if attention.budget and span.keys <= attention.budget and not span.past:
-            continue
-        scored = _scored(attention, span)
+        scored = _scored(group, span)
         flops += span.rows * scored * 2 * lanes
         size += span.requests * scored * index_bytes(attention, work.precision.index)
         scores += span.rows * scored
@@ -238,12 +236,25 @@ def _joined(clock: Clock, work: Pass, reduced: float) -> float:
     return all_gather(clock, work.pool.tp, WIDTH["bf16"] * work.rows * work.shape.hidden)
 
 
+def seen(span: Span, budget: int) -> float:
+    """Keys that a token of a span attends to, on average: all before it, at most the budget."""
+    if not budget or span.queries < ABSORBED:
+        return min(span.keys, budget) if budget else span.keys
+    below = min(max(budget - span.past, 0.0), span.queries)
+    return (below * (span.past + (below + 1) / 2) + (span.queries - below) * budget) / span.queries
+
+
 def _absorbed(work: Pass, attention: Attention) -> bool:
     return bool(attention.budget) or max(span.queries for span in work.spans) < ABSORBED
 
 
-def _scored(attention: Attention, span: Span) -> float:
+def _scored(group: Layers, span: Span) -> float:
+    """Keys whose scores are computed for a token, on average over the indexers of the group."""
+    attention = group.attention
     paged = attention.index_pages and span.queries > ABSORBED and span.keys >= attention.index_threshold
     if not paged:
         return span.keys
-    return span.keys / 16 + min(span.keys, float(attention.index_pages * attention.index_page))
+    best = span.keys / attention.index_block + min(span.keys, float(attention.index_pages * attention.index_page))
+    indexers = group.count * group.sublayers / attention.index_share
+    whole = min(attention.index_skip / indexers, 1.0)
+    return whole * span.keys + (1 - whole) * min(best, span.keys)

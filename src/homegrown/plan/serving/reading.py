@@ -93,7 +93,9 @@ def _parse(word: str, hit_rate: float) -> Requests:
             f"--mix {word}: must be PROMPT/ANSWER, then a share and a hit rate behind colons, as in 4000/800:0.7:0.5"
         )
     try:
-        share, hits = (float(rest[index]) if len(rest) > index else default for index, default in ((0, 1), (1, hit_rate)))
+        share, hits = (
+            float(rest[index]) if len(rest) > index else default for index, default in ((0, 1), (1, hit_rate))
+        )
     except ValueError:
         raise ConfigError(f"--mix {word}: the share and the hit rate must be numbers, as in 4000/800:0.7:0.5") from None
     return Requests(
@@ -105,7 +107,9 @@ def _requests(table: Mapping[str, Any], where: str) -> Requests:
     _known(table, _REQUESTS, where)
     for key in ("input", "output"):
         if key not in table:
-            raise ConfigError(f"{where}.{key}: is missing; it says the tokens of {'a prompt' if key == 'input' else 'an answer'}")
+            raise ConfigError(
+                f"{where}.{key}: is missing; it says the tokens of {'a prompt' if key == 'input' else 'an answer'}"
+            )
     values = {key: _number(table, key, where, 0.0) for key in table}
     return Requests(**values)
 

@@ -42,7 +42,7 @@ def traffic(clock: Clock, pool: Pool, precision: Precision, experts: Experts, ro
     """Seconds of sending tokens to their experts and the results back.
 
     Each device sends its part of its group's tokens. In small passes a token goes to each chosen expert's device by
-    itself (low-latency kernels), with a count for every expert; in large ones (`LARGE` tokens or more) once to each
+    itself (low-latency kernels), with a count to every expert and a flag from each; in large ones (`LARGE` tokens or more) once to each
     node that holds any of them. Tokens of zero-computation experts stay where they are, if the deployment knows that.
     """
     if pool.exchange == "replicated" or pool.experts_over == 1:
@@ -51,11 +51,10 @@ def traffic(clock: Clock, pool: Pool, precision: Precision, experts: Experts, ro
     chosen = experts.real if pool.zero_aware else float(experts.topk)
     if own < LARGE:
         return sum(
-            all_to_all(clock, pool.experts_over, own * chosen * hidden * width, own * chosen + counts)
-            for width, counts in (
-                (WIDTH[precision.dispatch], experts.routed + pool.spares),
-                (WIDTH["bf16"], 0.0),
+            all_to_all(
+                clock, pool.experts_over, own * chosen * hidden * width, own * chosen + experts.routed + pool.spares
             )
+            for width in (WIDTH[precision.dispatch], WIDTH["bf16"])
         )
     sent = copies(clock, pool, experts, chosen)
     return sum(

@@ -223,7 +223,9 @@ class Setup:
         if self.prefill is None and self.decode is None:
             raise ConfigError("setup: needs a prefill pool, a decode pool, or both")
         if self.decode is not None and not (self.batch or self.tpot):
-            raise ConfigError("setup.batch = 0: a decode pool needs a batch, or a time per token to find the largest for")
+            raise ConfigError(
+                "setup.batch = 0: a decode pool needs a batch, or a time per token to find the largest for"
+            )
 
 
 def _positive(name: str, value: float, what: str) -> None:

@@ -59,6 +59,8 @@ def weight_bytes(shape: Shape, pool: Pool, precision: Precision, drafting: bool 
             parts["experts"] += WIDTH[precision.expert_weights] * group.count * held * one
             parts["dense"] += width * group.count * matrices * hidden * group.experts.shared / pool.tp
             parts["router"] += ROUTER * group.count * hidden * _choices(group.experts)
+    if drafting and shape.draft is not None:
+        parts["dense"] += width * shape.draft.count * 2 * hidden * hidden / pool.tp
     both = 1 if shape.tied else 2
     parts["embedding"] = WIDTH["bf16"] * both * shape.vocab * hidden / pool.tp
     tables = shape.ngram_rows * shape.ngram_width + shape.ngram_tables * shape.ngram_width * hidden
