@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 
 from homegrown.plan.quantity import Quantity, World
+from homegrown.plan.reading import read_constants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class Constants:
         kernel_floor: seconds of the least kernel. step_overhead: of a step, outside its kernels. request_overhead: of
             a request, outside its prompt.
         elementwise_passes: times that a sublayer reads or writes the hidden state outside its products.
-        popularity: deviation over mean of the tokens that experts get. rebalanced: the share left with busy ones copied.
+        popularity: deviation over mean of the tokens that experts get. rebalanced: the share of it left with copies of
+            busy ones.
         length_spread: deviation over mean of lengths of live requests. pool_use: share of a pool's throughput that
             live traffic makes use of.
         dispatch_units: share of a device that large transfers between experts take while they overlap.
@@ -63,14 +65,4 @@ class Constants:
 def quantities() -> Mapping[str, Quantity]:
     """The constants with their intervals, marks and sources."""
     text = resources.files("homegrown.plan").joinpath("data", "serving.toml").read_text("utf-8")
-    return {
-        name: Quantity(
-            value=float(entry["value"]),
-            low=float(entry["low"]),
-            high=float(entry["high"]),
-            mark=entry["mark"],
-            source=entry["source"],
-            note=entry["reason"],
-        )
-        for name, entry in tomllib.loads(text).items()
-    }
+    return read_constants(tomllib.loads(text), "serving.toml")

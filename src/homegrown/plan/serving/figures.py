@@ -11,25 +11,21 @@ from homegrown.plan.serving.constants import Constants
 from homegrown.plan.serving.cost import device_price, hit_cost, per_million
 from homegrown.plan.serving.decode import Decode
 from homegrown.plan.serving.prefill import Prefill, usable, waiting
-from homegrown.plan.serving.setup import Pool, Setup
+from homegrown.plan.serving.setup import Pool, Precision, Setup
 from homegrown.plan.serving.weights import token_bytes
 
 
 def serving_figures(shape: Shape, cluster: Cluster, setup: Setup, world: World = EXPECTED) -> dict[str, float]:
     """Figures of a deployment, in SI units and dollars.
 
-    `weights` (bytes on a device), `token_bytes` (of keys on a device), `kv_tokens` (that a group holds),
-    `kv_tokens_instance`, `max_context`; of a prefill pool `prefill_tokens_per_s_device` (computed ones),
-    `input_tokens_per_s_device` and `_unit` (found ones too), `prefill_tokens_per_s` (of one prompt alone), `ttft`,
-    `prefill_a`, `prefill_b`, `prefill_use`, `usd_per_million_missed`, `usd_per_million_found`; of a decode pool `batch`
-    (of a group), `tpot`, `user_tokens_per_s`, `decode_tokens_per_s_device`, `output_tokens_per_s_unit`,
-    `usd_per_million`. Costs are there where a price is known.
+    `names.FIGURES` says what each is. Memory is that of the decode pool where there are two; costs are there where a
+    price is known, a and b of a prompt's seconds where prompts are long.
 
     Raises:
         ConfigError: a format that the chip lacks, weights that do not fit, a bound that no batch keeps.
     """
     machine = cluster.machine(world)
-    require_formats(machine, setup, cluster.chip.title)
+    require_formats(machine, setup.precision, shape, cluster.chip.title)
     clock = Clock(machine, Constants.at(world))
     price = device_price(cluster.chip, setup.usd_hour, world)
     found: dict[str, float] = {}
@@ -42,14 +38,15 @@ def serving_figures(shape: Shape, cluster: Cluster, setup: Setup, world: World =
     return found
 
 
-def require_formats(machine: Machine, setup: Setup, chip: str) -> None:
+def require_formats(machine: Machine, precision: Precision, shape: Shape, chip: str) -> None:
     """Refuse number formats in which the chip cannot compute.
 
     Raises:
         ConfigError: there is such a one.
     """
-    precision = setup.precision
     used = {"weights": precision.weights, "experts": precision.expert_weights, "core": precision.core}
+    if any(group.attention.index_heads for group in shape.layers):
+        used["index"] = precision.index
     for name, dtype in used.items():
         if dtype not in machine.products:
             known = ", ".join(sorted(machine.products))
@@ -67,7 +64,6 @@ def memory_figures(
         "token_bytes": found.token,
         "kv_tokens": found.tokens,
         "kv_tokens_instance": found.tokens * pool.groups,
-        "max_context": found.tokens,
     }
 
 
@@ -82,7 +78,8 @@ def prefill_figures(clock: Clock, shape: Shape, setup: Setup, pool: Pool, price:
     alone /= sum(kind.share for kind in traffic.mix)
     carried = hand_over(clock, shape, setup, pool)
     least = alone + constants.request_overhead + carried
-    use = usable(setup.ttft, least, service, spread, pool.groups, constants.pool_use) if traffic.live else 1.0
+    most = constants.pool_use if traffic.live else 1.0
+    use = setup.use or (usable(setup.ttft, least, service, spread, pool.groups, most) if traffic.live else most)
     rate = traffic.mean("missed") / service / pool.tp
     found = {
         "prefill_use": use,

@@ -9,8 +9,8 @@ from homegrown.plan.facts import Link
 from homegrown.plan.serving.clock import Clock
 
 UNDER_WAY = 48
-"""Messages that a device has under way at once. With a hop of 7.5 us it reproduces dispatch over 16 to 256 ranks in DeepEP,
-docs/legacy.md, to 15 %, and with one of 20 us what UCCL-EP, ep/README.md, measured over the slower network."""
+"""Messages that a device has under way at once. With a hop of 7.5 us it reproduces dispatch over 8 to 256 ranks in
+DeepEP, docs/legacy.md, to 15 %, and with one of 20 us what UCCL-EP, ep/README.md, measured over a slower network."""
 
 
 def levels(clock: Clock, devices: int) -> Iterator[tuple[Link, int, int]]:
@@ -29,12 +29,12 @@ def all_reduce(clock: Clock, devices: int, size: float) -> float:
     Reduced within the smallest links, across larger ones, and gathered back (Thakur et al. 2005, section 4): twice
     log2 n hops and twice (n - 1)/n of the bytes at each level, of which the next level has the n-th part.
     """
-    return 2 * _scatter(clock, devices, size)
+    return 2 * _scatter(clock, devices, size) * clock.constants.model_error
 
 
 def all_gather(clock: Clock, devices: int, size: float) -> float:
     """Seconds until every device has the parts of all, `size` bytes together; of a reduce-scatter too."""
-    return _scatter(clock, devices, size)
+    return _scatter(clock, devices, size) * clock.constants.model_error
 
 
 def _scatter(clock: Clock, devices: int, size: float) -> float:
@@ -61,4 +61,4 @@ def all_to_all(clock: Clock, devices: int, size: float, messages: float) -> floa
         pace = min(link.bandwidth, link.pair * (above - below)) * clock.constants.traffic_share
         sending = max(size * part / pace, messages * part * link.latency / UNDER_WAY)
         seconds = max(seconds, link.latency + sending)
-    return seconds + clock.constants.kernel_floor if devices > 1 else 0.0
+    return seconds * clock.constants.model_error + clock.constants.kernel_floor if devices > 1 else 0.0

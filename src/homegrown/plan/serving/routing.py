@@ -42,8 +42,9 @@ def traffic(clock: Clock, pool: Pool, precision: Precision, experts: Experts, ro
     """Seconds of sending tokens to their experts and the results back.
 
     Each device sends its part of its group's tokens. In small passes a token goes to each chosen expert's device by
-    itself (low-latency kernels), with a count to every expert and a flag from each; in large ones (`LARGE` tokens or more) once to each
-    node that holds any of them. Tokens of zero-computation experts stay where they are, if the deployment knows that.
+    itself (low-latency kernels), with a count to every expert and a flag from each; in large ones (`LARGE` tokens or
+    more) once to each node that holds any of them. Tokens of zero-computation experts stay where they are, if the
+    deployment knows that.
     """
     if pool.exchange == "replicated" or pool.experts_over == 1:
         return 0.0

@@ -198,6 +198,7 @@ class Setup:
 
     Attributes:
         batch: requests that each decode group answers at once; 0 takes the most that `tpot` allows.
+        use: share of the prefill pool's throughput in use; 0 takes the most that `ttft` allows.
         ttft, tpot: seconds to the first token, and of each further one, at most; 0 sets no bound.
         per: devices that figures per unit are of: a node's, or the dies of a package.
         usd_hour: of a device; 0 takes the chip's rental.
@@ -209,6 +210,7 @@ class Setup:
     precision: Precision = field(default_factory=Precision)
     speculation: Speculation = field(default_factory=Speculation)
     batch: float = 0.0
+    use: float = 0.0
     ttft: float = 0.0
     tpot: float = 0.0
     per: int = 1
@@ -218,6 +220,8 @@ class Setup:
         for name in ("batch", "ttft", "tpot", "usd_hour"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"setup.{name} = {getattr(self, name):g}: must be at least 0")
+        if not 0 <= self.use < 1:
+            raise ConfigError(f"setup.use = {self.use:g}: must be at least 0 and below 1, a share of the pool")
         if self.per < 1:
             raise ConfigError(f"setup.per = {self.per}: must be at least 1, the devices of a unit")
         if self.prefill is None and self.decode is None:
