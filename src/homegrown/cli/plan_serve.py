@@ -139,15 +139,15 @@ def _given(path: Path, shape: Shape, cluster: Cluster, arguments: ServeArguments
     from rich.console import Console
 
     from homegrown.plan.quantity import intervals
-    from homegrown.plan.serving.figures import serving_figures
     from homegrown.plan.serving.reading import read_setup
+    from homegrown.plan.serving.replay import serving_replay
     from homegrown.plan.serving.text import figure_table
 
     unused = [flag for flag in ("json", "csv", "html") if getattr(arguments, flag) is not None]
     if unused:
         raise UsageError(f"--{unused[0]}: written for plans that are searched, not with --setup")
     setup = read_setup(read_toml(path), path.name)
-    found = intervals(lambda world: serving_figures(shape, cluster, setup, world))
+    found = intervals(serving_replay(shape, cluster, setup))
     Console().print(figure_table(found, f"{shape.title} on {cluster.title}"))
     return 0
 

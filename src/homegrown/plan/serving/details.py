@@ -32,7 +32,7 @@ def memory_split(served: Served, pool: Pool, *, batch: float = 0.0) -> dict[str,
     drafting = batch > 0 and served.speculation.steps > 0
     clock = served.clock
     found = capacity(clock.machine, clock.constants, served.shape, pool, served.precision, drafting)
-    contexts = served.traffic.decoding()
+    contexts = served.traffic.decoding(served.spread)
     tokens = (
         batch * sum(share * keys for share, keys in contexts)
         if batch

@@ -22,19 +22,22 @@ def serving_figures(shape: Shape, cluster: Cluster, setup: Setup, world: World =
     price is known, a and b of a prompt's seconds where prompts are long.
 
     Raises:
-        ConfigError: a format that the chip lacks, weights that do not fit, a bound that no batch keeps.
+        ConfigError: a format that the chip lacks; and at the best guess, weights that do not fit, and a bound that no
+            batch keeps.
     """
     machine = cluster.machine(world)
     require_formats(machine, setup.precision, shape, cluster.chip.title)
     clock = Clock(machine, Constants.at(world))
     price = device_price(cluster.chip, setup.usd_hour, world)
+    strict = world is EXPECTED
     found: dict[str, float] = {}
     if setup.prefill is not None:
-        found |= memory_figures(clock, shape, setup, setup.prefill, "setup.prefill", drafting=False)
+        found |= memory_figures(clock, shape, setup, setup.prefill, "setup.prefill", drafting=False, strict=strict)
         found |= prefill_figures(clock, shape, setup, setup.prefill, price)
     if setup.decode is not None:
-        found |= memory_figures(clock, shape, setup, setup.decode, "setup.decode", drafting=setup.speculation.steps > 0)
-        found |= decode_figures(clock, shape, setup, setup.decode, price)
+        drafting = setup.speculation.steps > 0
+        found |= memory_figures(clock, shape, setup, setup.decode, "setup.decode", drafting=drafting, strict=strict)
+        found |= decode_figures(clock, shape, setup, setup.decode, price, strict=strict)
     return found
 
 
@@ -54,11 +57,12 @@ def require_formats(machine: Machine, precision: Precision, shape: Shape, chip: 
 
 
 def memory_figures(
-    clock: Clock, shape: Shape, setup: Setup, pool: Pool, name: str, *, drafting: bool
+    clock: Clock, shape: Shape, setup: Setup, pool: Pool, name: str, *, drafting: bool, strict: bool
 ) -> dict[str, float]:
-    """What fits on the devices of a pool."""
+    """What fits on the devices of a pool; if `strict`, weights must."""
     found = capacity(clock.machine, clock.constants, shape, pool, setup.precision, drafting)
-    require_room(found, clock.machine, pool, name)
+    if strict:
+        require_room(found, clock.machine, pool, name)
     return {
         "weights": sum(found.weights.values()),
         "token_bytes": found.token,
@@ -108,15 +112,23 @@ def hand_over(clock: Clock, shape: Shape, setup: Setup, pool: Pool) -> float:
     return size / (clock.machine.links[-1].bandwidth * pool.tp)
 
 
-def decode_figures(clock: Clock, shape: Shape, setup: Setup, pool: Pool, price: float) -> dict[str, float]:
-    """Throughput and time per token at the given batch, or at the largest that keeps the bound."""
+def decode_figures(
+    clock: Clock, shape: Shape, setup: Setup, pool: Pool, price: float, *, strict: bool = True
+) -> dict[str, float]:
+    """Throughput and time per token at the given batch, or at the largest that keeps the bound.
+
+    Args:
+        strict: a bound that no batch keeps is an error; else one request is answered all the same.
+    """
     traffic, drafting = setup.traffic, setup.speculation.steps > 0
-    contexts = traffic.decoding()
     spread = clock.constants.length_spread if traffic.live else 0.0
+    contexts = traffic.decoding(spread)
     decode = Decode(clock, shape, pool, setup.precision, setup.speculation, contexts, spread)
     room = capacity(clock.machine, clock.constants, shape, pool, setup.precision, drafting)
     mean = sum(share * keys for share, keys in contexts)
     batch = setup.batch or decode.largest(setup.tpot, max(room.tokens / mean, 1.0))
+    if not batch and not strict:
+        batch = 1.0
     if not batch:
         raise ConfigError(
             f"setup.tpot = {setup.tpot:g}: one request alone takes {decode.tpot(1.0) * 1e3:.1f} ms a token in this "

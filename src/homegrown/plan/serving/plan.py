@@ -187,6 +187,8 @@ def _least(served: Served, limit: int, *, prefill: bool) -> float:
 
 def _figures(served: Served, setup: Setup, sized: Sized, world: World) -> dict[str, float]:
     found = serving_figures(served.shape, served.cluster, setup, world)
+    for name in ("input_tokens_per_s_unit", "output_tokens_per_s_unit"):
+        del found[name]
     missed, output = served.traffic.mean("missed"), served.traffic.mean("output")
     prefill, decode = found["prefill_tokens_per_s_device"], found["decode_tokens_per_s_device"]
     first = sized.prefill_instances * sized.prefill.pool.devices

@@ -66,7 +66,7 @@ def front_plot(plan: ServePlan) -> Plot:
         plain_ticks(axes.yaxis, 5)
         axes.set_xlabel("milliseconds a token")
         axes.set_ylabel("output tokens/s a device")
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower center")
 
     first, last = plan.front[0], plan.front[-1]
     return plot(

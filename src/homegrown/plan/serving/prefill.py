@@ -17,7 +17,11 @@ SAMPLES = 9
 
 @dataclass(frozen=True)
 class Prefill:
-    """A pool that computes prompts, in one world."""
+    """A pool that computes prompts, in one world.
+
+    Attributes:
+        uneven: deviation over mean of prompts' lengths, found and missed parts alike.
+    """
 
     clock: Clock
     shape: Shape
@@ -34,20 +38,20 @@ class Prefill:
         parts["overhead"] = self.clock.constants.step_overhead
         return parts
 
-    def at(self, position: float, tokens: float) -> float:
+    def at(self, position: float, tokens: float, stretch: float = 1.0) -> float:
         """Seconds of so many tokens of a prompt that come behind `position` others."""
-        return sum(self.chunk([Span(1.0, tokens, position + (tokens + 1) / 2, position)]).values())
+        return sum(self.chunk([_span(1.0, tokens, position, stretch)]).values())
 
-    def prompt(self, tokens: float, found: float = 0.0) -> float:
+    def prompt(self, tokens: float, found: float = 0.0, stretch: float = 1.0) -> float:
         """Seconds until a prompt is computed alone, behind `found` tokens whose keys are there."""
         chunk = float(self.pool.chunk)
         missed = tokens - found
         whole = math.floor(missed / chunk)
-        seconds = self.at(found + whole * chunk, missed - whole * chunk) if missed > whole * chunk else 0.0
+        seconds = self.at(found + whole * chunk, missed - whole * chunk, stretch) if missed > whole * chunk else 0.0
         if whole <= SAMPLES:
-            return seconds + sum(self.at(found + index * chunk, chunk) for index in range(whole))
+            return seconds + sum(self.at(found + index * chunk, chunk, stretch) for index in range(whole))
         places = [round(index * (whole - 1) / (SAMPLES - 1)) for index in range(SAMPLES)]
-        times = [self.at(found + place * chunk, chunk) for place in places]
+        times = [self.at(found + place * chunk, chunk, stretch) for place in places]
         # The first chunk attends least; from the second on seconds are summed by trapezia over the sampled ones.
         for left, right, low, high in zip(places, places[1:], times, times[1:], strict=False):
             seconds += (right - left) * (low + high) / 2
@@ -62,13 +66,16 @@ class Prefill:
         return first - slope * (near + chunk / 2), slope
 
     def request(self, kind: Requests) -> float:
-        """Seconds of a group's time that a request takes when chunks are always full."""
-        found, chunk = kind.input * kind.hit_rate, float(self.pool.chunk)
+        """Seconds of a group's time that a request takes when chunks are always full.
+
+        Tokens of long prompts see more keys and are more: the keys that a token sees grow by 1 + the square of the
+        lengths' deviation over mean.
+        """
+        found, chunk, stretch = kind.input * kind.hit_rate, float(self.pool.chunk), 1 + self.uneven**2
         if kind.missed >= chunk:
-            return self.prompt(kind.input, found)
+            return self.prompt(kind.input, found, stretch)
         together = chunk / kind.missed
-        span = Span(together, kind.missed, found + (kind.missed + 1) / 2, found)
-        return sum(self.chunk([span]).values()) / together
+        return sum(self.chunk([_span(together, kind.missed, found, stretch)]).values()) / together
 
     def service(self, traffic: Traffic) -> float:
         """The same of the mean request of a mix."""
@@ -77,11 +84,14 @@ class Prefill:
 
     def split(self, kind: Requests) -> dict[str, float]:
         """Seconds by part of a full chunk of such requests, in the middle of their prompts."""
-        found, chunk = kind.input * kind.hit_rate, float(self.pool.chunk)
+        found, chunk, stretch = kind.input * kind.hit_rate, float(self.pool.chunk), 1 + self.uneven**2
         if kind.missed >= chunk:
-            middle = found + max(kind.missed - chunk, 0.0) / 2
-            return self.chunk([Span(1.0, chunk, middle + chunk / 2, middle)])
-        return self.chunk([Span(chunk / kind.missed, kind.missed, found + (kind.missed + 1) / 2, found)])
+            return self.chunk([_span(1.0, chunk, found + max(kind.missed - chunk, 0.0) / 2, stretch)])
+        return self.chunk([_span(chunk / kind.missed, kind.missed, found, stretch)])
+
+
+def _span(requests: float, tokens: float, past: float, stretch: float) -> Span:
+    return Span(requests, tokens, (past + (tokens + 1) / 2) * stretch, past)
 
 
 def waiting(use: float, service: float, deviation: float, servers: float) -> float:

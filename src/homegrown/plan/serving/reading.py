@@ -16,7 +16,7 @@ T = TypeVar("T", Pool, Precision, Speculation)
 
 def read_setup(table: Mapping[str, Any], where: str) -> Setup:
     """A deployment from its tables: `traffic`, `prefill`, `decode`, `precision`, `speculation`, and `batch`, `use`,
-    `ttft`, `tpot`, `per`, `usd_hour` beside them.
+    `ttft`, `tpot`, `devices`, `per`, `usd_hour` beside them.
 
     Args:
         where: file and table, for messages.
@@ -35,6 +35,7 @@ def read_setup(table: Mapping[str, Any], where: str) -> Setup:
         use=_figure(entry, "use", FACTOR),
         ttft=_figure(entry, "ttft", TIME),
         tpot=_figure(entry, "tpot", TIME),
+        devices=entry.whole("devices", 0, least=0),
         per=entry.whole("per", 1),
         usd_hour=_figure(entry, "usd_hour", FACTOR),
     )

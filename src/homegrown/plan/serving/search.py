@@ -112,7 +112,7 @@ def decoding(served: Served, pool: Pool) -> tuple[Decode, float]:
 
     Live requests have uneven lengths: nine times in ten n of them need no more than n + 1.28 s sqrt(n) mean ones.
     """
-    clock, contexts = served.clock, served.traffic.decoding()
+    clock, contexts = served.clock, served.traffic.decoding(served.spread)
     room = capacity(clock.machine, clock.constants, served.shape, pool, served.precision, served.speculation.steps > 0)
     full, spare = room.tokens / sum(share * keys for share, keys in contexts), TENTH * served.spread / 2
     most = (math.sqrt(spare**2 + max(full, 0.0)) - spare) ** 2

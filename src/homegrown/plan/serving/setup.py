@@ -40,10 +40,13 @@ class Requests:
         """Tokens of the prompt that are computed."""
         return self.input * (1 - self.hit_rate)
 
-    @property
-    def context(self) -> float:
-        """Keys that an answer's tokens see, on average."""
-        return self.input + self.output / 2
+    def context(self, spread: float = 0.0) -> float:
+        """Keys that an answer's tokens see, on average.
+
+        Half of the answer is there on average if answers are alike; long ones are met more often the more lengths
+        differ, by 1 + the square of their deviation over mean (the inspection paradox).
+        """
+        return self.input + self.output * (1 + spread**2) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +75,14 @@ class Traffic:
         """Share of all prompts' tokens that are found."""
         return 1 - self.mean("missed") / self.mean("input")
 
-    def decoding(self) -> tuple[tuple[float, float], ...]:
-        """Shares of the requests that are being answered at a moment, and the keys that each sees."""
+    def decoding(self, spread: float = 0.0) -> tuple[tuple[float, float], ...]:
+        """Shares of the requests that are being answered at a moment, and the keys that each sees.
+
+        Args:
+            spread: deviation over mean of lengths.
+        """
         whole = sum(kind.share * kind.output for kind in self.mix)
-        return tuple((kind.share * kind.output / whole, kind.context) for kind in self.mix)
+        return tuple((kind.share * kind.output / whole, kind.context(spread)) for kind in self.mix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +207,7 @@ class Setup:
         batch: requests that each decode group answers at once; 0 takes the most that `tpot` allows.
         use: share of the prefill pool's throughput in use; 0 takes the most that `ttft` allows.
         ttft, tpot: seconds to the first token, and of each further one, at most; 0 sets no bound.
+        devices: with no pool given, the decode instance's layout is the best of at most so many devices for `tpot`.
         per: devices that figures per unit are of: a node's, or the dies of a package.
         usd_hour: of a device; 0 takes the chip's rental.
     """
@@ -213,6 +221,7 @@ class Setup:
     use: float = 0.0
     ttft: float = 0.0
     tpot: float = 0.0
+    devices: int = 0
     per: int = 1
     usd_hour: float = 0.0
 
@@ -224,8 +233,10 @@ class Setup:
             raise ConfigError(f"setup.use = {self.use:g}: must be at least 0 and below 1, a share of the pool")
         if self.per < 1:
             raise ConfigError(f"setup.per = {self.per}: must be at least 1, the devices of a unit")
-        if self.prefill is None and self.decode is None:
-            raise ConfigError("setup: needs a prefill pool, a decode pool, or both")
+        if self.prefill is None and self.decode is None and not self.devices:
+            raise ConfigError("setup: needs a prefill pool, a decode pool, or devices to find a decode layout for")
+        if self.devices and (self.prefill or self.decode or not self.tpot):
+            raise ConfigError(f"setup.devices = {self.devices}: is for setups with tpot and without pools")
         if self.decode is not None and not (self.batch or self.tpot):
             raise ConfigError(
                 "setup.batch = 0: a decode pool needs a batch, or a time per token to find the largest for"

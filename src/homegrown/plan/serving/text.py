@@ -18,8 +18,6 @@ from homegrown.report.series import spread
 
 ROWS = 9
 """Points of the front that the terminal shows; files and the page have all."""
-ABOUT_POOLS = ("weights", "token_bytes", "kv_tokens", "kv_tokens_instance")
-LEFT_OUT = ("input_tokens_per_s_unit", "output_tokens_per_s_unit")
 
 
 def plan_tables(plan: ServePlan) -> RenderableType:
@@ -82,8 +80,7 @@ NO_WEIGHTS = ("keys", "room for keys", "runtime", "kept free")
 
 
 def _figures(plan: ServePlan) -> Table:
-    shown = {name: figure for name, figure in plan.figures.items() if name not in LEFT_OUT}
-    return figure_table(shown, "Figures (memory is the decode pool's)")
+    return figure_table(plan.figures, "Figures (memory is the decode pool's)")
 
 
 def _splits(plan: ServePlan) -> Table:
