@@ -102,6 +102,18 @@ COMMANDS: Commands = {
             "check a LongCat-family directory from elsewhere and rewrite it in standard form",
         ),
     ],
+    "plan and audit": [
+        Command(
+            "plan",
+            "homegrown.cli.plan",
+            "plan a run before it is paid for: layout, step time, memory, failures, days, energy, cost, with intervals",
+        ),
+        Command(
+            "audit",
+            "homegrown.cli.audit",
+            "check a claim about a training run: what it implies, what contradicts what, what would settle it",
+        ),
+    ],
 }
 
 
