@@ -80,7 +80,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     yield "assumed:"
     for row in comparison.same_days:
         if not row.problem:
-            yield f"  {row.cluster}, same days: planned with {row.devices:,} devices, scaled to the days by device-hours"
+            yield f"  {row.cluster}, same days: planned with {row.devices:,} devices, scaled by device-hours"
     yield from (f"  {line}" for line in comparison.assumptions)
 
 
