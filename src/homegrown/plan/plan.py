@@ -108,30 +108,32 @@ def plan_training(
     wishes = wishes or Wishes()
     _check_devices(cluster, devices)
     check_precision(cluster, wishes.pins.precision)
-    batch, reason = (wishes.batch, "as given") if wishes.batch else usual_batch(shape, course.legs)
+    batch, reason = batch_of(shape, course, wishes)
     searched = []
     for number, leg in enumerate(course.legs):
-        space = space_on(cluster, shape, devices, leg.sequence, _sequences(batch, leg), wishes.pins, wishes.slack)
+        space = space_on(cluster, shape, devices, leg.sequence, sequences_of(batch, leg), wishes.pins, wishes.slack)
         searched.append(search_leg(space, cluster, leg, wishes, _part(tick, leg, number, len(course.legs))))
     figures = intervals(lambda world: run_figures(shape, cluster, devices, searched, wishes, world), wishes.worlds)
+    basis = basis_of(shape, cluster, wishes.pins)
+    stages = tuple(_stage(one, under(figures, str(number)), basis) for number, one in enumerate(searched))
+    totals, tokens = under(figures, TOTAL), f"{batch / 1e6:.1f}M tokens a step: {reason}"
     return Plan(
         model=shape.title or shape.name,
         cluster=cluster.title or cluster.name,
         devices=devices,
-        stages=tuple(
-            _stage(one, under(figures, str(number)), basis_of(shape, cluster, wishes.pins))
-            for number, one in enumerate(searched)
-        ),
-        totals=under(figures, TOTAL),
-        assumptions=assumptions(
-            shape, cluster, devices, course, f"{batch / 1e6:.1f}M tokens a step: {reason}", wishes.pins,
-            [one.best.layout for one in searched], under(figures, TOTAL),
-        ),
+        stages=stages,
+        totals=totals,
+        assumptions=assumptions(shape, cluster, devices, course, tokens, wishes.pins, stages, totals),
         command=command,
-    )  # fmt: skip
+    )
 
 
-def _sequences(batch: float, leg: Leg) -> int:
+def batch_of(shape: Shape, course: Course, wishes: Wishes) -> tuple[float, str]:
+    """Tokens of a step, and why so many."""
+    return (wishes.batch, "as given") if wishes.batch else usual_batch(shape, course.legs)
+
+
+def sequences_of(batch: float, leg: Leg) -> int:
     """Of a step, so that it has as many tokens in every stage."""
     if batch < leg.sequence:
         raise ConfigError(
