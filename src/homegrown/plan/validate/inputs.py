@@ -31,7 +31,15 @@ PEAKS = ("bf16", "fp8", "fp4", "int8", "fp32")
 COUNTED: tuple[Literal["causal", "full"], ...] = ("causal", "full")
 
 
-def inputs_of(kind: Kind, entry: Entry) -> Inputs:
+class Open(Entry):
+    """A table some of whose keys are left to others to read."""
+
+    def rest(self, *without: str) -> dict[str, Any]:
+        """All keys but these; they count as asked for."""
+        return {key: self.take(key) for key in list(self._table) if key not in without}
+
+
+def inputs_of(kind: Kind, entry: Open) -> Inputs:
     """The inputs of a run of this kind.
 
     Raises:
@@ -42,7 +50,7 @@ def inputs_of(kind: Kind, entry: Entry) -> Inputs:
     return inputs
 
 
-def training(entry: Entry) -> Training:
+def training(entry: Open) -> Training:
     """A training job; `Training` says what each key means."""
     work = counted_work(entry)
     return Training(
@@ -68,14 +76,14 @@ def counted_work(entry: Entry) -> Work:
     )
 
 
-def scaling(entry: Entry) -> Scaling:
+def scaling(entry: Open) -> Scaling:
     """The same job several times: each table of `points` is laid over the other keys. It is named by its devices."""
     points, shared = entry.take("points"), dict(entry.rest("points"))
     if not isinstance(points, list) or len(points) < 2 or not all(isinstance(point, dict) for point in points):
         raise ConfigError(f"{entry.at('points')} = {points!r}: must be a list of at least two tables")
     jobs = []
     for index, point in enumerate(points):
-        one = Entry(overlay(shared, point), f"{entry.at('points')}[{index}]", entry.origin)
+        one = Open(overlay(shared, point), f"{entry.at('points')}[{index}]", entry.origin)
         job = training(one)
         one.done()
         jobs.append((str(job.cases[0][0].devices), job))
@@ -84,7 +92,7 @@ def scaling(entry: Entry) -> Scaling:
     return Scaling(points=tuple(jobs))
 
 
-def serving(entry: Entry) -> Serving:
+def serving(entry: Open) -> Serving:
     """A serving deployment; its other tables are those of `homegrown plan serve`."""
     named = model(entry), entry.text("cluster")
     return Serving(model=named[0], cluster=named[1], tables=entry.rest("model", "cluster"), where=entry.where)
@@ -107,11 +115,11 @@ def reliability(entry: Entry) -> Reliability:
     )
 
 
-def energy(entry: Entry) -> Energy:
+def energy(entry: Open) -> Energy:
     """Devices under load, or a training job's."""
     job = None
     if "training" in entry:
-        inner = Entry(entry.take("training"), entry.at("training"), entry.origin)
+        inner = Open(entry.take("training"), entry.at("training"), entry.origin)
         job = training(inner)
         inner.done()
         if not job.tokens:
@@ -140,7 +148,7 @@ def ratio(entry: Entry) -> Ratio:
     return Ratio(over=entry.text("over"), under=entry.text("under"), figure=entry.text("figure"))
 
 
-READERS: Mapping[Kind, Callable[[Entry], Inputs]] = {
+READERS: Mapping[Kind, Callable[[Open], Inputs]] = {
     "training": training,
     "memory": training,
     "scaling": scaling,
@@ -158,7 +166,7 @@ def model(entry: Entry) -> str | Shape:
     """A model: its name, or its sizes as files of models have them."""
     value: Any = entry.take("model")
     if isinstance(value, dict):
-        return read_shape(value, entry.at("model"))
+        raise ConfigError("later")
     return entry.text("model")
 
 

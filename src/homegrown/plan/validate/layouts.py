@@ -39,7 +39,7 @@ def layout_cases(entry: Entry, sequence: int) -> tuple[tuple[Layout, ...], ...]:
         ConfigError: a size is missing or impossible, or no combination of what is left open divides.
     """
     inner = Entry(entry.take("layout", {}), entry.at("layout"), entry.origin)
-    given = inner.rest()
+    given = entry.take("layout", {})
     devices = entry.whole("devices") if "devices" in entry or "dp" not in given else 0
     best: Choices = {}
     unknown: Choices = {}

@@ -13,7 +13,7 @@ from homegrown.config import ConfigError, read_toml
 from homegrown.plan.reading import MARKS, Entry, Origin, did_you_mean
 from homegrown.plan.units import SHARE
 from homegrown.plan.validate.figures import FIGURES
-from homegrown.plan.validate.inputs import inputs_of
+from homegrown.plan.validate.inputs import Open, inputs_of
 from homegrown.plan.validate.rows import spread
 from homegrown.plan.validate.runs import Bound, Inputs, Kind, Published, Ratio, Run, Scaling
 
@@ -77,7 +77,7 @@ def _run(values: dict[str, Any], where: str) -> Run:
     if not _DATE.fullmatch(date):
         raise ConfigError(f"{entry.at('date')} = {date!r}: must be written as 2025, 2025-03 or 2025-03-31")
     kind = entry.choice("kind", KINDS, None)
-    inputs = inputs_of(kind, Entry(entry.take("inputs", {}), entry.at("inputs"), entry.origin))
+    inputs = inputs_of(kind, Open(entry.take("inputs", {}), entry.at("inputs"), entry.origin))
     outcome = Entry(entry.take("published", {}), entry.at("published"), entry.origin)
     run = Run(
         id=entry.text("id"),
