@@ -110,22 +110,29 @@ def cut_of(layout: Layout) -> Cut:
 class Recorder:
     """Writes down kernels of a forward pass, each with what its backward pass needs.
 
+    Bytes are given as they are in bfloat16; a run in float32 moves twice as many. `again` marks what selective
+    recomputation does once more.
+
     Args:
         cut: sizes.
+        part: component that everything belongs to; empty, as each kernel says.
 
-    `again` marks what selective recomputation does once more.
+    Attributes:
+        plain: dtype of what is not multiplied in a narrower one: activations, attention, the head.
     """
 
-    def __init__(self, cut: Cut) -> None:
-        self.cut = cut
+    def __init__(self, cut: Cut, part: str = "") -> None:
+        self.cut, self._part = cut, part
+        self.plain = "fp32" if cut.precision == "fp32" else "bf16"
+        self._scale = ITEM[self.plain] / ITEM["bf16"]
         self.forward: list[Kernel] = []
         self.backward: list[Kernel] = []
         self._again: list[Kernel] = []
 
     def done(self, name: str) -> Kernels:
         """What was written down. Full recomputation does all of a layer again."""
-        everything = {"none": [], "selective": self._again, "full": self.forward}[self.cut.recompute]
-        return Kernels(name, tuple(self.forward), tuple(reversed(self.backward)), tuple(everything))
+        again: dict[Recompute, list[Kernel]] = {"none": [], "selective": self._again, "full": self.forward}
+        return Kernels(name, tuple(self.forward), tuple(reversed(self.backward)), tuple(again[self.cut.recompute]))
 
     def product(
         self, name: str, part: str, rows: float, inner: float, columns: float, *, products: float = 1.0,
@@ -140,45 +147,55 @@ class Recorder:
             detached: no gradient flows to the rows.
         """
         dtype = dtype or self.cut.precision
-        item = ITEM[dtype]
-        wide = max(item, 2.0)
+        item, wide = ITEM[dtype], max(ITEM[dtype], ITEM[self.plain])
         flops = 2.0 * products * rows * inner * columns
         read, weights, made = products * rows * inner, products * inner * columns, products * rows * columns
         forward = Kernel(
             name, part, "matmul", flops, item * (read + weights) + wide * made, dtype, rows, inner, columns, products
         )
         self._forward(forward, again)
-        self.backward.append(
+        self._backward(
             Kernel(
                 f"{name}, weights", part, "matmul", flops, item * (read + made) + 8.0 * weights, dtype, inner, rows,
                 columns, products,
             )
         )  # fmt: skip
         if not detached:
-            self.backward.append(
+            self._backward(
                 Kernel(
                     f"{name}, rows", part, "matmul", flops, item * (made + weights) + wide * read, dtype, rows, columns,
                     inner, products,
                 )
             )  # fmt: skip
-        if item < 2:
+        if item < ITEM["bf16"]:
             # Rows are rounded before every product, and their gradients after; weights once a step.
             self._forward(Kernel(f"{name}, rounding", part, "memory", 0.0, (2.0 + item) * read, dtype), again)
-            self.backward.append(Kernel(f"{name}, rounding", part, "memory", 0.0, (2.0 + item) * made, dtype))
+            self._backward(Kernel(f"{name}, rounding", part, "memory", 0.0, (2.0 + item) * made, dtype))
 
     def memory(
         self, name: str, part: str, forward: float, backward: float, *, again: bool = False, kind: Kind = "memory"
     ) -> None:
         """A kernel that only moves numbers, so many bytes in each pass."""
-        self._forward(Kernel(name, part, kind, 0.0, forward), again)
-        self.backward.append(Kernel(name, part, kind, 0.0, backward))
+        self._forward(Kernel(name, part, kind, 0.0, self._scale * forward, self.plain), again)
+        if backward:
+            self._backward(Kernel(name, part, kind, 0.0, self._scale * backward, self.plain))
 
     def other(self, forward: Kernel, *backward: Kernel, again: bool = False) -> None:
-        """Kernels that are no plain product."""
-        self._forward(forward, again)
-        self.backward.extend(backward)
+        """Kernels that are no product with weights, in `plain`."""
+        self._forward(self._plain(forward), again)
+        for kernel in backward:
+            self._backward(self._plain(kernel))
+
+    def _plain(self, kernel: Kernel) -> Kernel:
+        if self.plain == kernel.dtype:
+            return kernel
+        return kernel._replace(bytes=self._scale * kernel.bytes, dtype=self.plain)
 
     def _forward(self, kernel: Kernel, again: bool) -> None:
+        kernel = kernel._replace(part=self._part) if self._part else kernel
         self.forward.append(kernel)
         if again:
             self._again.append(kernel)
+
+    def _backward(self, kernel: Kernel) -> None:
+        self.backward.append(kernel._replace(part=self._part) if self._part else kernel)

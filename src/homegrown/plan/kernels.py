@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from homegrown.plan.facts import Shape
+from homegrown.plan.facts import Layers, Shape
 from homegrown.plan.kernel import Cut, Kernel, Kernels, Kind, Recorder, cut_of
-from homegrown.plan.layer_kernels import layer_kernels, write_layer, write_norm
+from homegrown.plan.layer_kernels import write_layer
 from homegrown.plan.layout import Layout
 from homegrown.plan.parts import Part, parts_of
 
@@ -32,16 +32,24 @@ def part_kernels(shape: Shape, layout: Layout, part: Part) -> tuple[tuple[int, K
     return (*([(1, blocks[0])] if part.first else ()), *found, *([(1, blocks[-1])] if part.last else ()))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def _blocks(shape: Shape, cut: Cut) -> tuple[Kernels, ...]:
     """The embedding, one layer of each kind, and the end."""
-    layers = (
-        layer_kernels(shape, group, Recorder(cut), f"layer {kind}" if kind else "layer")
-        for kind, group in enumerate(shape.layers)
-    )
-    return (_embedding(shape, cut), *layers, _end(shape, cut))
+    # What has no experts is the same wherever experts are.
+    plain = cut._replace(ep=1, etp=1)
+    layers = (_layer(shape, kind, cut if group.experts else plain) for kind, group in enumerate(shape.layers))
+    routes = shape.draft is not None and shape.draft.experts is not None
+    return (_embedding(shape, plain), *layers, _end(shape, cut if routes else plain))
 
 
+@lru_cache(maxsize=8192)
+def _layer(shape: Shape, kind: int, cut: Cut) -> Kernels:
+    pen = Recorder(cut)
+    write_layer(pen, shape, shape.layers[kind])
+    return pen.done(f"layer of kind {kind}")
+
+
+@lru_cache(maxsize=8192)
 def _embedding(shape: Shape, cut: Cut) -> Kernels:
     """Rows of words, of positions and of n-grams. Nothing of it is done again."""
     pen = Recorder(cut._replace(recompute="none"))
@@ -59,47 +67,53 @@ def _embedding(shape: Shape, cut: Cut) -> Kernels:
         pen.memory("n-gram rows", "n-gram tables", 4.0 * numbers, 10.0 * numbers, kind="lookup")
         pen.product(
             "n-gram projection", "n-gram projections", cut.routed, shape.ngram_tables * shape.ngram_width, hidden,
-            dtype="bf16",
+            dtype=pen.plain,
         )  # fmt: skip
         pen.memory("fusion", "n-gram projections", 6.0 * cut.routed * hidden, 4.0 * cut.routed * hidden)
     return pen.done("embedding")
 
 
+@lru_cache(maxsize=8192)
 def _end(shape: Shape, cut: Cut) -> Kernels:
-    """The final norm, the head and the loss; then the draft head, step by step. Only the draft block's own kernels are
+    """The final norm, the head and the loss; then the draft head, step by step. Of these only the draft block is
     recomputed."""
-    pen = Recorder(cut)
+    pen = Recorder(cut._replace(recompute="none"))
     _write_head(pen, shape, "head")
-    again: tuple[Kernel, ...] = ()
-    draft = shape.draft
-    for step in range(shape.draft_steps if draft is not None else 0):
-        assert draft is not None  # for the type checker
-        pen.memory("words", "draft head", 4.0 * cut.own * shape.hidden, 10.0 * cut.own * shape.hidden, kind="lookup")
-        write_norm(pen, shape, "norms before merging")
-        write_norm(pen, shape, "norms before merging")
-        pen.product("merge", "draft head", cut.own, 2 * shape.hidden, shape.hidden)
-        block = Recorder(cut)
-        write_layer(block, shape, draft, selects=not step)
-        done = block.done("draft block")
-        again += done.again
-        pen.forward += done.forward
-        pen.backward += reversed(done.backward)
-        _write_head(pen, shape, "draft head")
-    return Kernels("end", tuple(pen.forward), tuple(reversed(pen.backward)), again)
+    again: list[Kernel] = []
+    if shape.draft is not None:
+        for step in range(shape.draft_steps):
+            block = _draft_block(shape, shape.draft, cut, selects=not step)
+            _write_merge(pen, shape)
+            pen.forward += block.forward
+            pen.backward += reversed(block.backward)
+            again += block.again
+            _write_head(pen, shape, "draft head")
+    return Kernels("end", tuple(pen.forward), tuple(reversed(pen.backward)), tuple(again))
+
+
+def _draft_block(shape: Shape, draft: Layers, cut: Cut, selects: bool) -> Kernels:
+    pen = Recorder(cut, part="draft head")
+    write_layer(pen, shape, draft, selects)
+    return pen.done("draft block")
+
+
+def _write_merge(pen: Recorder, shape: Shape) -> None:
+    """A drafted token's row and the state before it, both normed, become one state."""
+    own = pen.cut.own * shape.hidden
+    pen.memory("words", "draft head", 4.0 * own, 10.0 * own, kind="lookup")
+    pen.memory("norms before merging", "draft head", 8.0 * own, 16.0 * own)
+    pen.product("merge", "draft head", pen.cut.own, 2 * shape.hidden, shape.hidden)
 
 
 def _write_head(pen: Recorder, shape: Shape, part: str) -> None:
     cut = pen.cut
-    write_norm(pen, shape, "final norm")
+    norm = cut.own * shape.hidden
+    pen.memory("final norm", "norms" if part == "head" else part, 4.0 * norm, 8.0 * norm)
     columns = shape.vocab / cut.tp
-    pen.product("logits", part, cut.tokens, shape.hidden, columns, dtype=max("bf16", cut.precision, key=_width))
+    pen.product("logits", part, cut.tokens, shape.hidden, columns, dtype=pen.plain)
     # Fused: read for the sum, read again and written as gradients. Else: widened, exponentials written, read again.
     logits = cut.tokens * columns
     pen.memory("cross-entropy", part, (6.0 if cut.fused else 18.0) * logits, (2.0 if cut.fused else 10.0) * logits)
-
-
-def _width(dtype: str) -> float:
-    return {"fp32": 4.0, "bf16": 2.0}.get(dtype, 1.0)
 
 
 def total(kernels: Iterable[tuple[int, Kernels]]) -> tuple[float, float]:

@@ -4,8 +4,8 @@ a device has between the blocks that are cut (arXiv 2205.05198 section 4)."""
 from __future__ import annotations
 
 from homegrown.plan.facts import Attention, Experts, Layers, Shape
-from homegrown.plan.kernel import Kernel, Kernels, Recorder
-from homegrown.plan.shapes import indexers
+from homegrown.plan.kernel import Kernel, Recorder
+from homegrown.plan.matrices import indexers
 from homegrown.plan.work import scored, seen
 
 FLASH_BACKWARD = (3.0, 2.0)
@@ -85,15 +85,16 @@ def _write_attention(pen: Recorder, shape: Shape, attention: Attention, indexer:
 
 
 def _write_latent_projections(pen: Recorder, shape: Shape, attention: Attention) -> None:
-    """Compressed states are made from a device's own tokens, expanded for all tokens on the heads that are here. Keys
-    and values are expanded again in the backward pass under selective recomputation (arXiv 2412.19437 section 3.2.3).
-    """
+    """Compressed states are made from a device's own tokens, and expanded for all tokens on the heads that are here;
+    once more in the backward pass under selective recomputation (arXiv 2412.19437 section 3.2.3)."""
     cut, heads, hidden = pen.cut, attention.heads / pen.cut.tp, shape.hidden
     latents = attention.q_lora + attention.kv_lora
     pen.product("compression", "attention", cut.own, hidden, latents + attention.rope)
     pen.memory("latent norms", "attention", 4.0 * cut.own * latents, 8.0 * cut.own * latents, again=cut.fused)
     plain = attention.query - attention.rope
-    pen.product("query up", "attention", cut.tokens, attention.q_lora or hidden, heads * attention.query)
+    pen.product(
+        "query up", "attention", cut.tokens, attention.q_lora or hidden, heads * attention.query, again=cut.fused
+    )
     pen.product(
         "key-value up", "attention", cut.tokens, attention.kv_lora, heads * (plain + attention.value), again=cut.fused
     )
@@ -188,8 +189,8 @@ def _write_indexer(pen: Recorder, shape: Shape, attention: Attention, share: flo
     cut, heads, width = pen.cut, attention.index_heads, attention.index_dim
     own = cut.own * share
     inputs = attention.q_lora or shape.hidden
-    pen.product("index queries", "indexer", own, inputs, heads * width, dtype="bf16", detached=True)
-    pen.product("index keys", "indexer", own, shape.hidden, width + heads, dtype="bf16", detached=True)
+    pen.product("index queries", "indexer", own, inputs, heads * width, dtype=pen.plain, detached=True)
+    pen.product("index keys", "indexer", own, shape.hidden, width + heads, dtype=pen.plain, detached=True)
     rotated = 4.0 * own * (heads + 1) * width
     pen.memory("index rotation", "indexer", rotated, rotated)
     visible, keys = scored(attention, cut.sequence), seen(attention, cut.sequence)
@@ -235,9 +236,3 @@ def _write_experts(pen: Recorder, shape: Shape, experts: Experts) -> None:
         pen.memory("zero experts", "experts", passed, passed)
     if experts.shared:
         _write_feed_forward(pen, shape, experts.shared, "shared experts")
-
-
-def layer_kernels(shape: Shape, layers: Layers, pen: Recorder, name: str) -> Kernels:
-    """Kernels of one layer, written down by a pen that has written nothing before."""
-    write_layer(pen, shape, layers)
-    return pen.done(name)

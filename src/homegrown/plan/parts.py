@@ -36,17 +36,6 @@ def parts_of(shape: Shape, layout: Layout, stage: int) -> tuple[Part, ...]:
     return all_parts(shape, layout.pp, layout.parts, layout.layers, layout.sequence)[stage :: layout.pp]
 
 
-def held_parts(shape: Shape, layout: Layout, stage: int) -> tuple[Part, ...]:
-    """Parts whose weights a device of a stage holds: under DualPipe those of the mirrored stage as well
-    (arXiv 2412.19437 section 3.2.1).
-
-    Raises:
-        ConfigError: see `parts_of`.
-    """
-    own = parts_of(shape, layout, stage)
-    return own + parts_of(shape, layout, layout.pp - 1 - stage) if layout.schedule == "dual" else own
-
-
 @lru_cache(maxsize=8192)
 def all_parts(shape: Shape, pp: int, parts: int, layers: tuple[int, ...], sequence: int) -> tuple[Part, ...]:
     """All parts of a model, in the order in which a token goes through them.
@@ -85,7 +74,7 @@ def balanced(shape: Shape, count: int, sequence: int) -> tuple[int, ...]:
     costs = [cost for cost, group in zip(each, shape.layers, strict=True) for _ in range(group.count)]
     tail = 2.0 * shape.hidden * shape.vocab + sum(draft_work(shape, sequence).values())
     limit = _least_limit(costs, tail, count)
-    sizes = []
+    sizes: list[int] = []
     left = len(costs)
     for after in range(count - 1, -1, -1):
         room = _fitting(costs[:left], limit - (tail if not sizes else 0.0))

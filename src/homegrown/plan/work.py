@@ -3,13 +3,13 @@ recomputation left out (arXiv 2205.05198 section 5)."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
 
 from homegrown.plan.facts import Attention, Layers, Shape
+from homegrown.plan.matrices import indexers, layer_matrices
 from homegrown.plan.results import Flops
-from homegrown.plan.shapes import indexers, layer_matrices
 
 CORE, SCORING = "attention core", "index scoring"
 """Components of work that have no parameters: queries on keys and values; the indexer's queries on its keys."""
@@ -57,10 +57,10 @@ def layer_work(
     Args:
         scoring: keys that an indexer scores for a query; `None`, all that are visible.
     """
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     experts = layers.experts
     for matrix in layer_matrices(shape, layers):
-        used = experts.real if matrix.routed and experts is not None else matrix.count
+        used = experts.real if matrix.routed and experts is not None else matrix.copies
         found[matrix.part] += 2 * used * matrix.inputs * matrix.outputs
     attention = layers.attention
     widths = attention.query + attention.value
@@ -74,7 +74,7 @@ def layer_work(
 @lru_cache(maxsize=4096)
 def work(shape: Shape, sequence: float, causal: bool = True, hierarchical: bool = False) -> Mapping[str, float]:
     """FLOPs of a token by component, without the draft head; see `layer_work`."""
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     before = 0.0  # indexers of earlier layers
     for layers in shape.layers:
         own = layers.count * indexers(layers)

@@ -1,0 +1,131 @@
+"""Bytes on the fullest device, by what they are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from homegrown.plan.activations import activations, in_flight
+from homegrown.plan.facts import Experts, Shape
+from homegrown.plan.kernel import cut_of
+from homegrown.plan.layout import Layout
+from homegrown.plan.results import Memory
+from homegrown.plan.routing import imbalance
+from homegrown.plan.states import Held, Rules, stages_of, states
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overheads:
+    """Constants of the memory model that belong to no machine.
+
+    Attributes:
+        reserve: bytes of the driver, libraries' workspaces and compiled programs.
+        waste: share of activations that the allocator loses between tensors.
+        group: bytes of buffers of a communicator with at least two members.
+        peer: bytes of buffers for each partner in an exchange all to all.
+        direct: members up to which a group exchanges directly; larger ones do so in two hops, inside groups of so many
+            and between these.
+        bucket: bytes of gradients and weights under way between data-parallel ranks.
+        rules: bytes of a number of a gradient, and of an optimizer's moment.
+        skew: standard deviation of experts' popularity within a micro-batch over its mean.
+    """
+
+    reserve: float = 2.0e9
+    waste: float = 0.05
+    group: float = 0.3e9
+    peer: float = 16e6
+    direct: int = 128
+    bucket: float = 0.5e9
+    rules: Rules = field(default_factory=Rules)
+    skew: float = 0.0
+
+
+DEFAULT = Overheads()
+"""What frameworks take when nothing is tuned."""
+
+
+def memory(shape: Shape, layout: Layout, overheads: Overheads = DEFAULT) -> Memory:
+    """Bytes on the fullest device of a run.
+
+    Args:
+        shape: the model.
+        layout: how it is spread.
+        overheads: constants.
+
+    Raises:
+        ConfigError: `layout.layers` does not fit the model.
+    """
+    stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
+    found = [_on_stage(shape, layout, held, overheads) for held in stages]
+    return max(found, key=lambda memory: memory.total)
+
+
+def stage_memory(shape: Shape, layout: Layout, overheads: Overheads = DEFAULT) -> dict[int, Memory]:
+    """Bytes on a device of each stage that differs from those before it, by the stage's number."""
+    stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
+    return {held.stage: _on_stage(shape, layout, held, overheads) for held in stages}
+
+
+def _on_stage(shape: Shape, layout: Layout, held: Held, overheads: Overheads) -> Memory:
+    cut = cut_of(layout)
+    looked_up = cut.routed * layout.micro_batches * shape.ngram_tables * shape.ngram_width
+    owned = states(held, layout, overheads.rules, looked_up)
+    first, *layers, end, logits = activations(shape, cut)
+    flight = in_flight(layout, held.stage)
+    copies = 2 if layout.schedule == "dual" and layout.pp > 1 else 1
+    # DualPipe's micro-batches are of one stage's layers, and a device holds two stages'.
+    kept = [count * layer.kept / copies for count, layer in zip(held.layers, layers, strict=True)]
+    routed = [count * layer.routed / copies for count, layer in zip(held.layers, layers, strict=True)]
+    present = [layer for count, layer in zip(held.layers, layers, strict=True) if count]
+    ends = held.first * min(flight, layout.pp) * first.kept + held.last * end.kept
+    activation = flight * sum(kept)
+    again = max((layer.again + 2 * layer.widest for layer in present), default=0.0)
+    if held.last:
+        again = max(again, end.again + 2 * end.widest, logits.widest)
+    fullest = _fullest(shape, layout, overheads.skew)
+    optimizer = owned.layers.optimizer + owned.experts.optimizer + owned.ends.optimizer + owned.tables.optimizer
+    here = 0.0 if layout.offload else 1.0
+    parts = {
+        "weights": owned.layers.weights,
+        "gradients": owned.layers.gradients,
+        "optimizer": owned.layers.optimizer * here,
+        "expert weights": owned.experts.weights,
+        "expert gradients": owned.experts.gradients,
+        "expert optimizer": owned.experts.optimizer * here,
+        "embedding and head": owned.ends.weights + owned.ends.gradients + owned.ends.optimizer * here,
+        "n-gram tables": owned.tables.weights + owned.tables.gradients + owned.tables.optimizer * here,
+        "activations": activation,
+        "ends' activations": ends + held.last * logits.kept,
+        "backward": again,
+        "experts' slack": (fullest - 1.0) * flight * sum(routed),
+        "communication": _communication(shape, layout, overheads),
+        "reserve": overheads.reserve + overheads.waste * (activation + ends),
+    }
+    return Memory(parts={name: size for name, size in parts.items() if size}, host=(1.0 - here) * optimizer)
+
+
+def _fullest(shape: Shape, layout: Layout, skew: float) -> float:
+    """Tokens of the fullest expert rank over their mean."""
+    if layout.balanced or layout.ep == 1:
+        return 1.0
+    tokens = layout.micro_batch * layout.sequence / (layout.cp * layout.tp) * layout.ep
+    return max((imbalance(experts, layout.ep, tokens, skew) for experts in _all_experts(shape)), default=1.0)
+
+
+def _all_experts(shape: Shape) -> list[Experts]:
+    return [group.experts for group in shape.layers if group.experts is not None]
+
+
+def _communication(shape: Shape, layout: Layout, overheads: Overheads) -> float:
+    """Buffers of communicators, one for each dimension that has several members; of partners in exchanges all to all;
+    of gradients and weights under way."""
+    replicas = layout.dp * layout.cp
+    sizes = (layout.tp, layout.cp, layout.pp, replicas, layout.ep, layout.embp if shape.ngram_tables else 1)
+    groups = sum(size > 1 for size in sizes)
+    if layout.ep > 1 and replicas * layout.tp > layout.ep * layout.etp:
+        groups += 1  # those who hold the same experts
+    exchanging = sum(_partners(size, overheads.direct) for size in sizes[4:])
+    return overheads.group * groups + overheads.peer * exchanging + overheads.bucket * (replicas > 1)
+
+
+def _partners(members: int, direct: int) -> float:
+    return members - 1 if members <= direct else direct - 1 + members / direct - 1
