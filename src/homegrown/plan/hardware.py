@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 from homegrown.config.errors import ConfigError
 from homegrown.plan.facts import Chip, Cluster, Tier
 from homegrown.plan.quantity import Quantity
-from homegrown.plan.reading import Entry, Origin, Reader, product, read_figure
+from homegrown.plan.reading import Entry, Origin, Reader, product
 from homegrown.plan.units import (
     BANDWIDTH,
     FAILURES,
@@ -25,6 +26,8 @@ from homegrown.plan.units import (
     TIME,
 )
 
+Unit = Literal["package", "die"]
+Status = Literal["sold", "announced"]
 DTYPES = ("bf16", "fp8", "fp4", "int8", "fp32")
 _FASTEST_CARD = 250e9
 """Bytes/s one way that no network card exceeds; 1.6 Tb/s are 200 GB/s."""
@@ -68,32 +71,39 @@ def read_chip(name: str, entry: Entry, like: Chip | None, defaults: Defaults) ->
     unmeasured = [dtype for dtype in peak if dtype not in ceiling]
     if unmeasured:
         low, high = defaults.ceiling.low, defaults.ceiling.high
-        notes.append(f"large products in {', '.join(unmeasured)} were not measured: {low:.0%} to {high:.0%} of the peak")
-    power = entry.figure("power", POWER, like and like.power)
+        notes.append(
+            f"large products in {', '.join(unmeasured)} were not measured: {low:.0%} to {high:.0%} of the peak"
+        )
+    power = entry.figure("power", POWER, _old(like, "power"))
     if "idle_power" in entry or like is not None:
-        idle = entry.figure("idle_power", POWER, like and like.idle_power)
+        idle = entry.figure("idle_power", POWER, _old(like, "idle_power"))
     else:
         idle = product(power, defaults.idle_share, "a share of the rated power")
         low, high = defaults.idle_share.low, defaults.idle_share.high
         notes.append(f"idle power was not published: {low:.0%} to {high:.0%} of the rated power")
     chip = Chip(
         name=name,
-        title=entry.text("title", like and like.title),
-        vendor=entry.text("vendor", like and like.vendor),
-        unit=entry.choice("unit", ("package", "die"), like.unit if like else "package"),
+        title=entry.text("title", _old(like, "title")),
+        vendor=entry.text("vendor", _old(like, "vendor")),
+        unit=entry.choice("unit", get_args(Unit), like.unit if like else "package"),
         peak=peak,
         ceiling={dtype: _at_most_all(ceiling.get(dtype, defaults.ceiling)) for dtype in peak},
-        memory=entry.figure("memory", MEMORY, like and like.memory),
-        bandwidth=entry.figure("bandwidth", BANDWIDTH, like and like.bandwidth),
+        memory=entry.figure("memory", MEMORY, _old(like, "memory")),
+        bandwidth=entry.figure("bandwidth", BANDWIDTH, _old(like, "bandwidth")),
         power=power,
         idle_power=replace(idle, high=max(idle.value, min(idle.high, power.high))),
-        status=entry.choice("status", ("sold", "announced"), like.status if like else "sold"),
+        status=entry.choice("status", get_args(Status), like.status if like else "sold"),
         notes=tuple(notes),
     )
     entry.texts("aliases")
     entry.done()
     _check_chip(chip, entry)
     return chip
+
+
+def _old(like: Chip | Cluster | None, field: str) -> Any:
+    """A field of the entry that another is like, if it is like one."""
+    return None if like is None else getattr(like, field)
 
 
 def _ceiling(peak: Mapping[str, Quantity], dtype: str) -> Reader:
@@ -158,19 +168,19 @@ def read_cluster(
     host = entry.figure("host_bandwidth", LINK) if "host_bandwidth" in entry else None
     cluster = Cluster(
         name=name,
-        title=entry.text("title", like and like.title),
-        chip=chip(entry.text("chip", like and like.chip.name)),
+        title=entry.text("title", _old(like, "title")),
+        chip=chip(entry.text("chip", like.chip.name if like else None)),
         tiers=_tiers(entry, like, defaults),
-        node=entry.whole("node", like and like.node),
-        system_power=entry.figure("system_power", POWER, like and like.system_power),
-        pue=_at_least_one(entry.figure("pue", PUE, like and like.pue)),
-        failures=entry.figure("failures", FAILURES, like and like.failures),
-        restart=entry.figure("restart", TIME, like and like.restart),
-        storage=entry.figure("storage", STORAGE, like and like.storage),
+        node=entry.whole("node", _old(like, "node")),
+        system_power=entry.figure("system_power", POWER, _old(like, "system_power")),
+        pue=_at_least_one(entry.figure("pue", PUE, _old(like, "pue"))),
+        failures=entry.figure("failures", FAILURES, _old(like, "failures")),
+        restart=entry.figure("restart", TIME, _old(like, "restart")),
+        storage=entry.figure("storage", STORAGE, _old(like, "storage")),
         host_bandwidth=_effective(host, defaults)
         if host
-        else entry.figure("host_bandwidth", LINK, like and like.host_bandwidth),
-        pod_failures=_optional(entry, "pod_failures", POD_FAILURES, like and like.pod_failures),
+        else entry.figure("host_bandwidth", LINK, _old(like, "host_bandwidth")),
+        pod_failures=_optional(entry, "pod_failures", POD_FAILURES, _old(like, "pod_failures")),
         largest=entry.whole("largest", like.largest if like else 0, least=0),
         notes=entry.texts("notes"),
     )
@@ -202,7 +212,9 @@ def _tiers(entry: Entry, like: Cluster | None, defaults: Defaults) -> tuple[Tier
         return like.tiers
     if not isinstance(tables, list) or not tables:
         raise entry.missing("tiers", "a list of tables, from the smallest tier of links to the one that joins all")
-    return tuple(_tier(table, f"{entry.where}.tiers[{place}]", entry.origin, defaults) for place, table in enumerate(tables))
+    return tuple(
+        _tier(table, f"{entry.where}.tiers[{place}]", entry.origin, defaults) for place, table in enumerate(tables)
+    )
 
 
 def _tier(table: Mapping[str, Any], where: str, origin: Origin, defaults: Defaults) -> Tier:
@@ -233,13 +245,17 @@ def _check_cluster(cluster: Cluster, entry: Entry) -> None:
     tiers = cluster.tiers
     sizes = [tier.size for tier in tiers]
     if sizes[-1] != 0 or 0 in sizes[:-1]:
-        raise ConfigError(f"{entry.where}: sizes of tiers are {sizes}; the last must be 0, which joins all, and no other")
-    for inner, outer in zip(sizes, sizes[1:-1], strict=False):
+        raise ConfigError(
+            f"{entry.where}: sizes of tiers are {sizes}; the last must be 0, which joins all, and no other"
+        )
+    for inner, outer in pairwise(sizes[:-1]):
         if outer <= inner or outer % inner:
             raise ConfigError(f"{entry.where}: a tier of {outer} devices must hold several whole tiers of {inner}")
     for size in sizes[:-1]:
         if size % cluster.node and cluster.node % size:
-            raise ConfigError(f"{entry.at('node')} = {cluster.node}: must divide a tier of {size}, or be several of them")
+            raise ConfigError(
+                f"{entry.at('node')} = {cluster.node}: must divide a tier of {size}, or be several of them"
+            )
     if len({tier.name for tier in tiers}) < len(tiers):
         raise ConfigError(f"{entry.where}: tiers must have names of their own: {[tier.name for tier in tiers]}")
     limit, what = cluster.chip.bandwidth.value, "the chip's memory"
@@ -272,9 +288,3 @@ def _check_pair(tier: Tier, entry: Entry) -> None:
 def priced(chip: Chip, rental: Mapping[str, Quantity], capital: Mapping[str, Quantity], facts: tuple[str, ...]) -> Chip:
     """A chip with its prices and with dated sentences on its sale."""
     return replace(chip, rental=rental.get(chip.name), capital=capital.get(chip.name), facts=facts)
-
-
-def read_prices(table: Mapping[str, Any], where: str, read: Reader) -> dict[str, Quantity]:
-    """Prices by chip."""
-    return {name: read_figure(value, f"{where}.{name}", read, Origin()) for name, value in table.items()}
-

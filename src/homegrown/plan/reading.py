@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from homegrown.config.errors import ConfigError
-from homegrown.config.files import build
 from homegrown.plan.quantity import SPREAD, Mark, Quantity
 from homegrown.plan.units import FACTOR, MEMORY, POWER, SHARE, TIME, Dimension
 
@@ -90,6 +89,13 @@ class Entry:
             raise ConfigError(f"{self.at(key)} = {value!r}: must be a list of texts")
         return tuple(value)
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Whether something is so."""
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.at(key)} = {value!r}: must be true or false")
+        return value
+
     def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
         """A whole number of at least `least`; needed unless there is a default."""
         value = self.take(key, default)
@@ -152,26 +158,41 @@ def read_figure(value: object, where: str, read: Reader, origin: Origin) -> Quan
         value = {"value": value}
     for key in value:
         if key not in _FIGURE:
-            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, _FIGURE)}; known here: {_listed(_FIGURE)}")
+            raise ConfigError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, _FIGURE)}; known here: {_listed(_FIGURE)}"
+            )
     mark = value.get("mark", origin.mark)
-    source, date, note = (value.get(key, getattr(origin, key, "")) for key in ("source", "date", "note"))
     if mark not in MARKS:
         raise ConfigError(f"{where}.mark = {mark!r}: must say how far the figure can be trusted: {_listed(MARKS)}")
+    source, date, note = (value.get(key, getattr(origin, key, "")) for key in ("source", "date", "note"))
+    if not all(isinstance(text, str) for text in (source, date, note)):
+        raise ConfigError(f"{where}: source, date and note must be texts")
     if not source:
-        raise ConfigError(f"{where}: 'source' is missing; it must say where the figure was read, or why its bounds hold")
-    ends = {end: read(value[end], f"{where}.{end}" if end != "value" else where) for end in _FIGURE[:3] if end in value}
+        raise ConfigError(
+            f"{where}: 'source' is missing; it must say where the figure was read, or why its bounds hold"
+        )
+    middle, low, high = _interval(value, where, read, mark)
+    return Quantity(value=middle, low=low, high=high, mark=mark, source=source, date=date, note=note)
+
+
+def _interval(table: Mapping[str, Any], where: str, read: Reader, mark: Mark) -> tuple[float, float, float]:
+    """Value, low and high of a figure."""
+    ends = {end: read(table[end], where if end == "value" else f"{where}.{end}") for end in _FIGURE[:3] if end in table}
     if mark == "gap" and not {"low", "high"} <= ends.keys():
         raise ConfigError(f"{where}: a gap must say between which bounds the figure is plausible: 'low' and 'high'")
-    middle = ends.get("value", math.sqrt(ends["low"] * ends["high"]) if {"low", "high"} <= ends.keys() else None)
-    if middle is None:
+    if "value" in ends:
+        middle = ends["value"]
+    elif {"low", "high"} <= ends.keys():
+        middle = math.sqrt(ends["low"] * ends["high"])
+    else:
         raise ConfigError(f"{where}: 'value' is missing; it must be {_expected(read)}, or both 'low' and 'high'")
     low, high = ends.get("low", middle / SPREAD[mark]), ends.get("high", middle * SPREAD[mark])
-    if not low <= middle <= high or high / low > _WIDEST:
+    if not low <= middle <= high or high > _WIDEST * low:
+        told = f"from {table.get('low', f'{low:g}')} to {table.get('high', f'{high:g}')}"
         raise ConfigError(
-            f"{where}: its interval, from {value.get('low', low)} to {value.get('high', high)}, must hold its value and "
-            f"its ends must be within a factor of {_WIDEST:.0f}"
+            f"{where}: its interval, {told}, must hold its value, and its ends be within a factor of {_WIDEST:.0f}"
         )
-    return Quantity(value=middle, low=low, high=high, mark=mark, source=source, date=date, note=note)
+    return middle, low, high
 
 
 def read_constants(table: Mapping[str, Any], where: str) -> dict[str, Quantity]:
@@ -183,16 +204,6 @@ def read_constants(table: Mapping[str, Any], where: str) -> dict[str, Quantity]:
     found = {name: entry.figure(name, _any) for name in table if name not in ("mark", "source", "date")}
     entry.done()
     return found
-
-
-def read_shape_of(kind: type[T], table: dict[str, Any], where: str) -> T:
-    """A dataclass of numbers, every one of which is positive or zero."""
-    value = build(kind, table, where)
-    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
-        number = getattr(value, item.name)
-        if isinstance(number, int | float) and number < 0:
-            raise ConfigError(f"{where}: {item.name} = {number!r}: must not be negative")
-    return value
 
 
 def doubted(figure: Quantity, origin: Origin) -> Quantity:
