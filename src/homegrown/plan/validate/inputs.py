@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 
 from homegrown.config import ConfigError, overlay
 from homegrown.plan.facts import Shape
+from homegrown.plan.models import read_model
 from homegrown.plan.quantity import Quantity
-from homegrown.plan.reading import Entry
-from homegrown.plan.units import FAILURES, PUE, RENTAL, TIME, TOKENS
+from homegrown.plan.reading import Entry, Origin
+from homegrown.plan.units import FAILURES, MEMORY, PUE, RENTAL, TIME, TOKENS
 from homegrown.plan.validate.layouts import layout_cases
 from homegrown.plan.validate.runs import (
     Cost,
@@ -72,7 +73,6 @@ def counted_work(entry: Entry) -> Work:
         counts_draft=flag(entry, "counts_draft", False),
         counts_router=flag(entry, "counts_router", False),
         peak=entry.choice("peak", PEAKS, "bf16"),
-        real=float(entry.take("real_experts", 0.0)),
     )
 
 
@@ -110,7 +110,7 @@ def reliability(entry: Entry) -> Reliability:
         rate=figure("failures", FAILURES),
         seconds=time(entry, "time"),
         restart=figure("restart", TIME),
-        pause=figure("pause", TIME),
+        state=figure("state", MEMORY),
         interval=time(entry, "interval"),
     )
 
@@ -164,10 +164,10 @@ READERS: Mapping[Kind, Callable[[Open], Inputs]] = {
 
 def model(entry: Entry) -> str | Shape:
     """A model: its name, or its sizes as files of models have them."""
-    value: Any = entry.take("model")
-    if isinstance(value, dict):
-        raise ConfigError("later")
-    return entry.text("model")
+    value = entry.take("model")
+    if not isinstance(value, dict):
+        return entry.text("model")
+    return read_model("model", Entry({"title": "model", "source": "here", **value}, entry.at("model"), Origin())).shape
 
 
 def flag(entry: Entry, key: str, default: bool) -> bool:

@@ -17,7 +17,7 @@ from homegrown.plan.layout import Layout
 from homegrown.plan.reading import Entry, did_you_mean
 
 SIZES = ("tp", "cp", "pp", "dp", "ep", "etp", "embp", "parts", "micro_batch")
-FLAGS = ("sequence_parallel", "offload", "balanced", "overlap")
+FLAGS = ("sequence_parallel", "offload", "balanced", "overlap", "fused")
 WORDS: Mapping[str, tuple[Any, ...]] = {
     name: get_args(get_type_hints(Layout)[name])
     for name in ("schedule", "recompute", "zero", "precision", "dispatch", "optimizer")

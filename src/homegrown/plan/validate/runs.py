@@ -55,7 +55,6 @@ class Work:
         attention: counted causally (half the square) or in full.
         counts_draft, counts_router: whether FLOPs count these.
         peak: dtype whose peak utilisation is a share of.
-        real: experts that compute, of a token's choices, where that is published; 0, as the model has it.
     """
 
     model: str | Shape
@@ -65,7 +64,6 @@ class Work:
     counts_draft: bool = False
     counts_router: bool = False
     peak: str = "bf16"
-    real: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +110,8 @@ class Reliability:
     """A job of so many nodes that is interrupted.
 
     Attributes:
-        rate: failures per node and day; restart: seconds from one to the next step; pause: for a checkpoint. None of
-            them, the cluster's.
+        rate: failures per node and day; restart: seconds from one to the next step. None, the cluster's.
+        state: bytes a device of what a checkpoint holds; None, effective time is not asked for.
         seconds: in which interruptions are counted.
         interval: seconds between checkpoints; 0, the best one.
     """
@@ -123,7 +121,7 @@ class Reliability:
     rate: Quantity | None = None
     seconds: float = 0.0
     restart: Quantity | None = None
-    pause: Quantity | None = None
+    state: Quantity | None = None
     interval: float = 0.0
 
 
