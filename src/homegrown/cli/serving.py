@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from msgspec.structs import replace
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -144,7 +145,7 @@ def _naming(args: Serve) -> Naming:
 def example(url: str, model: str, key: bool) -> str:
     """A first request."""
     header = " -H 'Authorization: Bearer KEY'" if key else ""
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}], "max_tokens": 100}}'
     return f"\ncurl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d '{body}'\n"
 
 
@@ -168,7 +169,7 @@ def usage(argv: list[str]) -> int:
     for day in read_days(args.state / "usage.db", name=args.name, since=args.since):
         numbers = (day.answers, day.prompt, day.cached, day.completion)
         shown.add_row(day.day, escape(day.name), escape(day.model), *(f"{number:,}" for number in numbers))
-    console.print(shown)
+    Console().print(shown)  # the answer, not progress: it goes to stdout
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from homegrown.config.errors import ConfigError
+from homegrown.plan.chips import Defaults, priced, read_chip
+from homegrown.plan.clusters import read_cluster
 from homegrown.plan.facts import Chip, Cluster, Shape
-from homegrown.plan.hardware import Defaults, priced, read_chip, read_cluster
 from homegrown.plan.models import Model, Published, read_model
 from homegrown.plan.prices import Prices, read_prices, read_rules
 from homegrown.plan.quantity import Quantity
@@ -41,9 +43,14 @@ class Named(Generic[T]):
         """
         key = self.aliases.get(plain(name))
         if key is None:
-            hint = did_you_mean(name.lower(), self.things)
-            raise ConfigError(f"no {self.kind} {name!r}{hint}; there are: {', '.join(sorted(self.things))}")
+            raise ConfigError(f"no {self.kind} {name!r}{self._hint(name)}; there are: {', '.join(sorted(self.things))}")
         return self.things[key]
+
+    def _hint(self, name: str) -> str:
+        """The shortest name that holds this one, or the one most like it."""
+        holding = sorted((known for known in self.aliases if plain(name) in known), key=len)
+        near = holding or get_close_matches(plain(name), self.aliases, n=1, cutoff=0.5)
+        return f" (did you mean {self.aliases[near[0]]!r}?)" if near and plain(name) else ""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Entry:
 
     def at(self, key: str) -> str:
         """The field's full name."""
-        return f"{self.where}.{key}"
+        return f"{self.where}.{key}" if ":" in self.where else f"{self.where}: {key}"
 
     def take(self, key: str, default: Any = None) -> Any:
         """What the table has under `key`, unchecked."""
@@ -122,7 +122,7 @@ class Entry:
         found = {name: doubted(figure, self.origin) for name, figure in inherited.items()}
         inner = Entry(self.take(key, {}), self.at(key), self.origin)
         for name in known:
-            if name in inner:
+            if inner.take(name) is not None:
                 found[name] = inner.figure(name, read(name))
         inner.done()
         return found
@@ -164,9 +164,10 @@ def read_figure(value: object, where: str, read: Reader, origin: Origin) -> Quan
     mark = value.get("mark", origin.mark)
     if mark not in MARKS:
         raise ConfigError(f"{where}.mark = {mark!r}: must say how far the figure can be trusted: {_listed(MARKS)}")
-    source, date, note = (value.get(key, getattr(origin, key, "")) for key in ("source", "date", "note"))
-    if not all(isinstance(text, str) for text in (source, date, note)):
+    texts: list[Any] = [value.get(key, getattr(origin, key, "")) for key in ("source", "date", "note")]
+    if not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{where}: source, date and note must be texts")
+    source, date, note = texts
     if not source:
         raise ConfigError(
             f"{where}: 'source' is missing; it must say where the figure was read, or why its bounds hold"
@@ -218,6 +219,11 @@ def doubted(figure: Quantity, origin: Origin) -> Quantity:
         mark=origin.mark,
         source=f"{origin.source}; {figure.source}",
     )
+
+
+def old(like: object | None, field: str) -> Any:
+    """A field of the entry that another is like, if it is like one."""
+    return None if like is None else getattr(like, field)
 
 
 def product(one: Quantity, other: Quantity, note: str) -> Quantity:

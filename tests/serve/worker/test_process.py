@@ -106,6 +106,28 @@ def test_a_whole_life(directory, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_one_that_hangs_is_started_anew(directory):
+    """Stopped, a child is alive and says nothing; idle, it may say nothing for as long as it likes."""
+
+    async def main():
+        backend = ProcessBackend(launch(directory), backoff=0.05, silence=1.0)
+        await backend.start()
+        first = backend.pid
+        await asyncio.sleep(1.5)
+        assert backend.pid == first
+        running = backend.submit(request("lost", [5], 700))
+        await anext(running)
+        os.kill(first, signal.SIGSTOP)
+        assert "ended unexpectedly" in [output async for output in running][-1].error
+        assert "said nothing for 1 s" in backend.reason
+        assert not alive(first)
+        await until(lambda: backend.state == "ready")
+        assert tokens(await collect(backend, request("next", [9, 8], 5)))
+        await backend.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

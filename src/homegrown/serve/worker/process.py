@@ -59,6 +59,8 @@ class ProcessBackend(Client):
         backoff: seconds before a dead child is started anew; twice as long after each further death in a row.
         longest_backoff: of these, the most.
         patience: seconds that a child is given to end by itself.
+        silence: seconds after which a child that has requests and says nothing hangs: it is killed, and started anew.
+            A busy one reports after every step.
 
     Attributes:
         ready: what the child said when it was ready; `None` before.
@@ -74,6 +76,7 @@ class ProcessBackend(Client):
         backoff: float = 1.0,
         longest_backoff: float = 60.0,
         patience: float = 10.0,
+        silence: float = 300.0,
     ) -> None:
         super().__init__()
         self.ready: Ready | None = None
@@ -82,6 +85,7 @@ class ProcessBackend(Client):
         self._launch, self._progress = launch, progress
         self._past = Stats()
         self._backoff, self._longest_backoff, self._patience = backoff, longest_backoff, patience
+        self._silence, self._heard = silence, 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -121,6 +125,8 @@ class ProcessBackend(Client):
             self._began.set_exception(WorkerError("the engine was closed before it was ready"))
 
     def _send(self, order: Order) -> None:
+        if len(self._waiting) == 1:
+            self._heard = time.monotonic()  # a child that had nothing to do had nothing to say
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(order))
 
@@ -152,7 +158,9 @@ class ProcessBackend(Client):
         with theirs:
             self._process = _spawn(theirs)
         self.starts += 1
+        self._heard = time.monotonic()
         failed = ""
+        watching = asyncio.create_task(self._watch(self._process))
         try:
             reader, self._writer = await asyncio.open_connection(sock=ours)
             self._send(self._launch)
@@ -163,15 +171,25 @@ class ProcessBackend(Client):
         except ProtocolError as error:
             failed = str(error)
         finally:
+            watching.cancel()
             if self._writer is not None:
                 self._writer.transport.abort()
             self._writer = None
             status = await _end(self._process, self._patience)
             self._process = None
-        self.reason = failed or _obituary(status)
+        hung = watching.done() and not watching.cancelled()
+        silent = f"it had requests and said nothing for {self._silence:g} s, so it was killed"
+        self.reason = failed or (silent if hung else _obituary(status))
+
+    async def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a child that hangs. Returns only then."""
+        while not (self._state == "ready" and self._waiting and time.monotonic() - self._heard > self._silence):
+            await asyncio.sleep(self._silence / 10)
+        process.kill()
 
     def _receive(self, message: Report) -> str:
         """Take a report; why the child ends, if that is what it says."""
+        self._heard = time.monotonic()
         if isinstance(message, Outputs):
             self._deliver(message.outputs)
         elif isinstance(message, Figures):
