@@ -96,13 +96,14 @@ def _combined(choices: Choices) -> list[dict[str, Any]]:
 
 
 def _layout(fields: dict[str, Any], sequence: int, devices: int, where: str) -> Layout:
-    """The layout; `dp` is what the devices leave where it is not given."""
+    """The layout; `dp` is what the devices leave, and several parts interleave, where nothing else is given."""
     replica = fields.get("pp", 1) * fields.get("tp", 1) * fields.get("cp", 1)
     dp = fields.get("dp", max(1, devices // replica))
     if devices and dp * replica != devices:
         wrong = f"times dp = {dp} makes {dp * replica}, not" if "dp" in fields else "must divide"
         raise ConfigError(f"{where}: pp * tp * cp = {replica} {wrong} devices = {devices}")
     try:
-        return Layout(**{**fields, "dp": dp}, sequence=sequence)
+        schedule = "interleaved" if fields.get("parts", 1) > 1 else "1f1b"
+        return Layout(**{"schedule": schedule, **fields, "dp": dp}, sequence=sequence)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
