@@ -102,6 +102,13 @@ COMMANDS: Commands = {
             "check a LongCat-family directory from elsewhere and rewrite it in standard form",
         ),
     ],
+    "plan and audit": [
+        Command(
+            "plan",
+            "homegrown.cli.plan",
+            "plan a run before it is paid for: layout, step time, memory, failures, days, energy, cost, with intervals",
+        ),
+    ],
 }
 
 

@@ -1,0 +1,72 @@
+"""What a plan takes for granted, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from homegrown.plan.course import Course
+from homegrown.plan.facts import Cluster, Shape
+from homegrown.plan.layout import Layout
+from homegrown.plan.pins import Pins
+from homegrown.plan.quantity import Interval
+
+
+def assumptions(
+    shape: Shape,
+    cluster: Cluster,
+    devices: int,
+    course: Course,
+    batch: str,
+    pins: Pins,
+    layouts: Sequence[Layout],
+    spares_needed: float,
+    totals: Mapping[str, Interval],
+) -> tuple[str, ...]:
+    """What a plan takes for granted.
+
+    Args:
+        shape, cluster, devices, course, pins: of the run.
+        batch: why a step has so many tokens.
+        layouts: the best of each stage.
+        spares_needed: nodes that must stand ready for the run hardly ever to wait for a repair.
+        totals: of the run.
+    """
+    return (
+        course.reason,
+        batch,
+        _work(shape, pins),
+        _spares(cluster, devices, layouts, spares_needed),
+        *_price(cluster, totals),
+        *(f"{cluster.title}: {note}" for note in cluster.notes),
+    )
+
+
+def _work(shape: Shape, pins: Pins) -> str:
+    said = [f"products in {pins.precision}", f"{pins.optimizer} with ZeRO-{pins.zero}"]
+    real = {group.experts.real for group in shape.layers if group.experts and group.experts.zero}
+    if real:
+        said.append(f"{', '.join(f'{mean:g}' for mean in sorted(real))} real experts a token on average")
+    if any(group.experts for group in shape.layers):
+        said.append("experts equally loaded" if pins.balanced else "experts loaded as tokens choose them")
+    if pins.comm_share:
+        said.append(f"{100 * pins.comm_share:.0f} % of a device does traffic only")
+    return "; ".join(said)
+
+
+def _spares(cluster: Cluster, devices: int, layouts: Sequence[Layout], needed: float) -> str:
+    left = devices - max(layout.devices for layout in layouts)
+    ready = left // cluster.node
+    said = f"{left:,} of {devices:,} devices are left as spares ({ready:,} nodes)"
+    if ready >= needed:
+        return f"{said}, enough to replace what is being repaired: {ceil(needed)} nodes"
+    return f"{said}; {ceil(needed)} nodes must stand ready, and the plan takes them for granted"
+
+
+def _price(cluster: Cluster, totals: Mapping[str, Interval]) -> list[str]:
+    chip = cluster.chip
+    if "usd" not in totals:
+        return [f"no price is known of {chip.title}, so that there is no cost"]
+    price = chip.rental or chip.capital
+    said = "rented by the hour, power included" if chip.rental else "bought, written off over its life"
+    return [f"{chip.title} is {said}: {price.source}, {price.date}"] if price else []
