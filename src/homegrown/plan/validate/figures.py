@@ -57,6 +57,8 @@ FIGURES: Mapping[str, Figure] = {
     "prefill_tokens_per_s": Figure(title="prefill tokens/s", group="serving", kind=COUNT),
     "prefill_tokens_per_s_device": Figure(title="prefill tokens/s a device", group="serving", kind=COUNT),
     "decode_tokens_per_s_device": Figure(title="decode tokens/s a device", group="serving", kind=COUNT),
+    "input_tokens_per_s_unit": Figure(title="prompt tokens/s a unit", group="serving", kind=COUNT),
+    "output_tokens_per_s_unit": Figure(title="output tokens/s a unit", group="serving", kind=COUNT),
     "ttft": Figure(title="time to first token", group="serving", kind=TIME, shown="s"),
     "tpot": Figure(title="time per output token", group="serving", kind=TIME, shown="ms"),
     "mtbf": Figure(title="time between failures", group="reliability", kind=TIME, shown="h"),

@@ -10,6 +10,7 @@ from homegrown.plan.facts import Shape
 from homegrown.plan.models import read_model
 from homegrown.plan.quantity import Quantity
 from homegrown.plan.reading import Entry, Origin
+from homegrown.plan.serving import read_setup
 from homegrown.plan.units import FAILURES, MEMORY, PUE, RENTAL, TIME, TOKENS
 from homegrown.plan.validate.layouts import layout_cases
 from homegrown.plan.validate.runs import (
@@ -93,9 +94,9 @@ def scaling(entry: Open) -> Scaling:
 
 
 def serving(entry: Open) -> Serving:
-    """A serving deployment; its other tables are those of `homegrown plan serve`."""
-    named = model(entry), entry.text("cluster")
-    return Serving(model=named[0], cluster=named[1], tables=entry.rest("model", "cluster"), where=entry.where)
+    """A serving deployment; its other keys are those that `homegrown plan serve` reads."""
+    named, cluster = model(entry), entry.text("cluster")
+    return Serving(model=named, cluster=cluster, setup=read_setup(entry.rest("model", "cluster"), entry.where))
 
 
 def reliability(entry: Entry) -> Reliability:

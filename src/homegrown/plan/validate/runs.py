@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from homegrown.plan.facts import Shape
 from homegrown.plan.layout import Layout
 from homegrown.plan.quantity import Mark, Quantity
+from homegrown.plan.serving import Setup
 
 Kind = Literal["training", "memory", "scaling", "work", "serving", "reliability", "energy", "cost", "ratio"]
 """What kind of run it is, which says what its inputs are."""
@@ -93,16 +93,11 @@ class Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """A serving deployment: what `homegrown plan serve` would be told about it.
-
-    Attributes:
-        tables: its tables as the file has them; where: file and run, for messages.
-    """
+    """A serving deployment, described as for `homegrown plan serve`."""
 
     model: str | Shape
     cluster: str
-    tables: Mapping[str, Any]
-    where: str
+    setup: Setup
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from homegrown.plan.constants import Constants
 from homegrown.plan.facts import Cluster, Machine, Shape
 from homegrown.plan.quantity import EXPECTED, Interval, World
 from homegrown.plan.shapes import preset_shape, preset_shape_names
-from homegrown.plan.validate.runs import Work
 
 WORLDS = 64
 """Worlds that an interval is taken from."""
@@ -40,14 +39,11 @@ class Scene:
     def _presets(self) -> frozenset[str]:
         return frozenset(preset_shape_names())
 
-    def shape(self, work: Work) -> Shape:
-        """The model of some work: of the catalogue or a preset, with what it trains with."""
-        shape = work.model
-        if isinstance(shape, str):
-            shape = preset_shape(shape) if shape in self._presets else self.catalogue.shape(shape)
-        if shape.draft is not None and not work.draft_head:
-            shape = replace(shape, draft=None, draft_steps=0)
-        return shape
+    def shape(self, model: str | Shape, *, draft_head: bool = True) -> Shape:
+        """A model of the catalogue or a preset, or the shape itself; with its draft head or without."""
+        if isinstance(model, str):
+            model = preset_shape(model) if model in self._presets else self.catalogue.shape(model)
+        return model if draft_head or model.draft is None else replace(model, draft=None, draft_steps=0)
 
     def cluster(self, name: str) -> Cluster:
         """A cluster of the catalogue."""

@@ -48,7 +48,7 @@ class Job:
 
     def __init__(self, job: Training, scene: Scene) -> None:
         self.job, self.scene = job, scene
-        self.shape = scene.shape(job.work)
+        self.shape = scene.shape(job.work.model, draft_head=job.work.draft_head)
         self.cluster = scene.cluster(job.cluster)
         self.cases = tuple(self._fastest(case) for case in job.cases)
         self.work = token_work(job.work, self.shape)
@@ -111,7 +111,7 @@ class Job:
 
 def count(work: Work, scene: Scene) -> Replay:
     """Figures of a model's work, which no world changes."""
-    shape = scene.shape(work)
+    shape = scene.shape(work.model, draft_head=work.draft_head)
     numbers = parameters(shape)
     found = {"flops_token": token_work(work, shape), "parameters": numbers.total, "active": numbers.active()}
 
