@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
 
 from homegrown.plan.activations import activations, in_flight
 from homegrown.plan.facts import Experts, Shape
 from homegrown.plan.kernel import cut_of
 from homegrown.plan.layout import Layout
+from homegrown.plan.quantity import EXPECTED, Quantity, World
+from homegrown.plan.reading import read_constants
 from homegrown.plan.results import Memory
 from homegrown.plan.routing import imbalance
 from homegrown.plan.states import Held, Rules, stages_of, states
@@ -15,7 +21,7 @@ from homegrown.plan.states import Held, Rules, stages_of, states
 
 @dataclass(frozen=True, kw_only=True)
 class Overheads:
-    """Constants of the memory model that belong to no machine.
+    """Constants of the memory model that belong to no machine; sources and intervals are in `data/memory.toml`.
 
     Attributes:
         reserve: bytes of the driver, libraries' workspaces and compiled programs.
@@ -29,40 +35,62 @@ class Overheads:
         skew: standard deviation of experts' popularity within a micro-batch over its mean.
     """
 
-    reserve: float = 2.0e9
-    waste: float = 0.05
-    group: float = 0.3e9
-    peer: float = 16e6
-    direct: int = 128
-    bucket: float = 0.5e9
+    reserve: float
+    waste: float
+    group: float
+    peer: float
+    direct: float = 128.0
+    bucket: float = 0.0
     rules: Rules = field(default_factory=Rules)
     skew: float = 0.0
 
+    @classmethod
+    def at(cls, world: World = EXPECTED, skew: float = 0.0) -> Overheads:
+        """The constants in one world."""
+        found = {name: world.of(f"memory.{name}", figure) for name, figure in figures().items()}
+        return cls(
+            reserve=found["reserve"], waste=found["waste"], group=found["group"], peer=found["peer"],
+            direct=found["direct"], bucket=found["bucket"], skew=skew,
+        )  # fmt: skip
 
-DEFAULT = Overheads()
-"""What frameworks take when nothing is tuned."""
+
+@lru_cache(maxsize=1)
+def figures() -> Mapping[str, Quantity]:
+    """The constants with their intervals and sources.
+
+    Raises:
+        ConfigError: the data file is not what it should be.
+    """
+    path = files("homegrown.plan") / "data" / "memory.toml"
+    return read_constants(tomllib.loads(path.read_text(encoding="utf-8")), "memory.toml")
 
 
-def memory(shape: Shape, layout: Layout, overheads: Overheads = DEFAULT) -> Memory:
+@lru_cache(maxsize=1)
+def expected() -> Overheads:
+    """All at their best guess, experts equally popular."""
+    return Overheads.at()
+
+
+def memory(shape: Shape, layout: Layout, overheads: Overheads | None = None) -> Memory:
     """Bytes on the fullest device of a run.
 
     Args:
         shape: the model.
         layout: how it is spread.
-        overheads: constants.
+        overheads: constants; `None` takes all at their best guess, and experts equally popular.
 
     Raises:
         ConfigError: `layout.layers` does not fit the model.
     """
     stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
-    found = [_on_stage(shape, layout, held, overheads) for held in stages]
+    found = [_on_stage(shape, layout, held, overheads or expected()) for held in stages]
     return max(found, key=lambda memory: memory.total)
 
 
-def stage_memory(shape: Shape, layout: Layout, overheads: Overheads = DEFAULT) -> dict[int, Memory]:
+def stage_memory(shape: Shape, layout: Layout, overheads: Overheads | None = None) -> dict[int, Memory]:
     """Bytes on a device of each stage that differs from those before it, by the stage's number."""
     stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
-    return {held.stage: _on_stage(shape, layout, held, overheads) for held in stages}
+    return {held.stage: _on_stage(shape, layout, held, overheads or expected()) for held in stages}
 
 
 def _on_stage(shape: Shape, layout: Layout, held: Held, overheads: Overheads) -> Memory:
@@ -127,5 +155,5 @@ def _communication(shape: Shape, layout: Layout, overheads: Overheads) -> float:
     return overheads.group * groups + overheads.peer * exchanging + overheads.bucket * (replicas > 1)
 
 
-def _partners(members: int, direct: int) -> float:
+def _partners(members: int, direct: float) -> float:
     return members - 1 if members <= direct else direct - 1 + members / direct - 1

@@ -63,12 +63,11 @@ def imbalance(experts: Experts, ranks: int, tokens: float, skew: float = 0.0) ->
 @lru_cache(maxsize=1024)
 def largest_of(count: int) -> float:
     """Expected largest of so many independent standard normal numbers: the integral of 1 - F(x)^n over positive x less
-    that of F(x)^n over negative x (order statistics; by the trapezoidal rule to about 1e-6)."""
-    x = np.linspace(-8.0, 8.0, 4001)
+    that of F(x)^n over negative x (order statistics), by the midpoint rule, to about 1e-6."""
+    x = np.arange(-8.0, 8.0, 0.004) + 0.002
     below = np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in x])
     none = below**count
-    # Both ends are zero to rounding, so that the rule is a plain sum.
-    return float(np.where(x > 0, 1.0 - none, -none).sum() * (x[1] - x[0]))
+    return float(np.where(x > 0, 1.0 - none, -none).sum() * 0.004)
 
 
 @lru_cache(maxsize=4096)

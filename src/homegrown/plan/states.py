@@ -26,6 +26,7 @@ class Held:
         muon, muon_routed: matrices that Muon trains where it is the optimizer, without and of routed experts.
         largest, largest_routed: the largest single ones.
         ends: embedding and head, of which `positions` are not cut; projections of n-grams are in `whole`.
+        shared: words that the first and the last stage both hold; their owners are on both.
         tables: n-gram tables.
     """
 
@@ -43,6 +44,7 @@ class Held:
     largest_routed: float
     ends: float
     positions: float
+    shared: float
     tables: float
 
 
@@ -121,7 +123,7 @@ def states(held: Held, layout: Layout, rules: Rules, looked_up: float = 0.0) -> 
     return Owned(
         layers,
         experts,
-        State(item * ends, rules.gradient * ends, adam * share(ends, dense)),
+        State(item * ends, rules.gradient * ends, adam * share(ends - held.shared / tp / 2, dense)),
         State(
             item * tables, rules.gradient * min(tables, looked_up), adam * share(tables, stage / layout.embp)
         ),
@@ -177,7 +179,8 @@ def _held(shape: Shape, stage: int, layers: tuple[int, ...], first: int, last: i
     projections = shape.ngram_tables * shape.ngram_width * shape.hidden
     words = shape.vocab * shape.hidden
     # The last stage embeds words too where it drafts or unembeds by the embedding.
-    tail = (0 if shape.tied else words) + (words if (shape.tied or shape.draft is not None) and not whole else 0)
+    shared = words if (shape.tied or shape.draft is not None) and not whole else 0
+    tail = (0 if shape.tied else words) + shared
     return Held(
         stage=stage,
         layers=layers,
@@ -193,6 +196,7 @@ def _held(shape: Shape, stage: int, layers: tuple[int, ...], first: int, last: i
         largest_routed=total["largest routed"],
         ends=first * (words + shape.positions * shape.hidden) + last * tail,
         positions=first * shape.positions * shape.hidden,
+        shared=(first + last) * shared,
         tables=first * shape.ngram_rows * shape.ngram_width,
     )
 
@@ -208,7 +212,9 @@ def _numbers(shape: Shape, kind: int) -> Counted:
     else:
         layers, matrices, extra = _draft(shape), list(draft_matrices(shape)), 3 * shape.hidden
     total: defaultdict[str, float] = defaultdict(float)
-    total["whole"] = sum(layer_vectors(shape, layers).values()) + extra * (2 if shape.bias else 1)
+    vectors = layer_vectors(shape, layers)
+    total["whole"] = sum(vectors.values()) + extra * (2 if shape.bias else 1)
+    total["wide"] = vectors.get("router", 0.0)
     cut: defaultdict[int, float] = defaultdict(float)
     for matrix in matrices:
         _add(matrix, cut, total)

@@ -52,7 +52,7 @@ def update_kernels(shape: Shape, layout: Layout, stage: int) -> tuple[Kernel, ..
     replicas = world / apart
     muon = layout.optimizer == "muon"
     cut = sum(numbers / (min(layout.tp, limit) if limit else layout.tp) for limit, numbers in held.cut)
-    ends = (held.ends - held.positions) / layout.tp + held.positions
+    ends = (held.ends - held.positions - held.shared / 2) / layout.tp + held.positions
     moved = (cut + ends) / _owners(layout, dense) + held.whole / _owners(layout, world)
     moved += held.routed / apart / _owners(layout, replicas)
     moved += _rows(shape, layout, held)
