@@ -1,0 +1,134 @@
+"""The timeline of one step: what each pipeline stage does when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+
+from homegrown.plan import words
+from homegrown.plan.results import Span, Stage
+from homegrown.report.numbers import quantity
+from homegrown.report.svg import INK, SERIES, WIDE, Plot, plain_ticks, plot
+
+_MOST = 4000
+"""Passes that are drawn; of more, the first and the last are, with the same pattern between them left out."""
+_ROWS = 16
+"""Pipeline stages that are drawn."""
+KINDS = {
+    "forward": ("forward", SERIES[0]),
+    "backward": ("backward", SERIES[1]),
+    "inputs": ("backward, gradients of inputs", SERIES[1]),
+    "weights": ("backward, gradients of weights", SERIES[4]),
+}
+_GROUPS: dict[str, tuple[words.Group, str]] = {
+    "compute": ("compute", SERIES[0]), "exposed": ("exposed", SERIES[1]), "waiting": ("waiting", SERIES[5]),
+}  # fmt: skip
+
+
+def timeline(stage: Stage, number: int) -> Plot:
+    """Passes of micro-batches through the pipeline; without one, what a step of a device consists of, in order."""
+    return _passes(stage, number) if stage.timeline else _strip(stage, number)
+
+
+def _passes(stage: Stage, number: int) -> Plot:
+    spans = stage.timeline
+    rows = _chosen(sorted({span.device for span in spans}))
+    end = max(span.end for span in spans)
+    shown = [span for span in spans if span.device in rows]
+    ends = _window(shown, end)
+    kinds = [kind for kind in KINDS if any(span.kind == kind for span in shown)]
+
+    def paint(_: Figure, axes: Axes) -> None:
+        for kind in kinds:
+            drawn = [span for span in shown if span.kind == kind and span.start < ends]
+            axes.add_patch(PathPatch(_boxes(drawn, rows), facecolor=KINDS[kind][1], linewidth=0))
+        axes.set_xlim(0, ends)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_yticks(range(len(rows)), [str(row + 1) for row in rows], color=INK)
+        axes.set_ylabel("pipeline stage")
+        axes.set_xlabel("seconds")
+        axes.grid(False)
+        plain_ticks(axes.xaxis)
+        handles = [Patch(color=KINDS[kind][1], label=KINDS[kind][0]) for kind in kinds]
+        axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+    stages = 1 + max(span.device for span in spans)
+    busy = sum(span.end - span.start for span in shown) / (len(rows) * end)
+    micro_batches = len({span.micro_batch for span in spans})
+    cut = "" if ends >= end else f" Shown: the first {quantity(ends, 's')}."
+    few = "" if len(rows) == stages else f" Shown: {len(rows)} of its stages."
+    return plot(
+        f"timeline-{number}",
+        paint,
+        title=f"Timeline of a step of {stage.name}",
+        summary=f"{micro_batches} micro-batches pass forward and backward through {stages} "
+        f"pipeline stages in {quantity(end, 's')}; the stages drawn compute for {busy:.0%} of it.",
+        caption=f"{micro_batches} micro-batches, {words.SCHEDULES[stage.best.layout.schedule]}; gaps are waiting."
+        + cut + few,
+        size=(460, 120 + 15 * len(rows)),
+        wide=(WIDE[0], 110 + 16 * len(rows)),
+    )  # fmt: skip
+
+
+def _chosen(devices: Sequence[int]) -> list[int]:
+    """At most `_ROWS` of the devices, the first and the last among them."""
+    if len(devices) <= _ROWS:
+        return list(devices)
+    return [devices[place] for place in np.linspace(0, len(devices) - 1, _ROWS).round().astype(int)]
+
+
+def _window(spans: Sequence[Span], end: float) -> float:
+    """Until when to draw, so that there are not too many passes."""
+    if len(spans) <= _MOST:
+        return end
+    return sorted(span.start for span in spans)[_MOST]
+
+
+def _boxes(spans: Sequence[Span], rows: Sequence[int]) -> Path:
+    """All passes of one kind as one path: a page with thousands of elements is slow."""
+    places = {device: place for place, device in enumerate(rows)}
+    gap = 0.06 * min((span.end - span.start for span in spans), default=0.0)
+    boxes = [
+        [(span.start, y - 0.36), (span.end - gap, y - 0.36), (span.end - gap, y + 0.36), (span.start, y + 0.36)]
+        for span in spans
+        if (y := places[span.device]) is not None
+    ]
+    return Path.make_compound_path(*(Path([*box, box[0]], closed=True) for box in boxes))
+
+
+def _strip(stage: Stage, number: int) -> Plot:
+    time = stage.best.time
+    rows = words.step_rows(time)
+
+    def paint(_: Figure, axes: Axes) -> None:
+        start = 0.0
+        for row in rows:
+            colour = _GROUPS[row.group][1]
+            axes.barh([0], [row.seconds * 0.997], left=[start], color=colour, height=0.5)
+            start += row.seconds
+        axes.set_xlim(0, time.seconds)
+        axes.set_ylim(-0.5, 0.5)
+        axes.yaxis.set_visible(False)
+        axes.spines["left"].set_visible(False)
+        axes.grid(False)
+        axes.set_xlabel("seconds")
+        plain_ticks(axes.xaxis)
+        groups = dict.fromkeys(row.group for row in rows)
+        handles = [Patch(color=_GROUPS[group][1], label=words.GROUPS[group]) for group in groups]
+        axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+    told = "; ".join(f"{row.title} {quantity(row.seconds, 's')}" for row in rows)
+    return plot(
+        f"timeline-{number}",
+        paint,
+        title=f"Timeline of a step of {stage.name}",
+        summary=f"{quantity(time.seconds, 's')}: {told}.",
+        caption="A device of the slowest stage; parts alike are put together, in the order of the table above",
+        size=(460, 130),
+        wide=(WIDE[0], 130),
+    )
