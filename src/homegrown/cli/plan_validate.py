@@ -51,7 +51,8 @@ def run(argv: list[str]) -> int:
     from homegrown.plan.validate.read import read_runs, shipped_runs
     from homegrown.plan.validate.replay import replay_runs
     from homegrown.plan.validate.scene import Scene
-    from homegrown.plan.validate.show import sentences, tables
+    from homegrown.plan.validate.show import sentences, shown
+    from homegrown.plan.validate.wording import EXPLANATION
 
     runs = shipped_runs() if arguments.runs is None else read_runs(arguments.runs)
     outcomes = replay_runs(runs, Scene(Catalogue.load(arguments.data), arguments.worlds), arguments.only)
@@ -61,9 +62,9 @@ def run(argv: list[str]) -> int:
         (arguments.html, html.page),
     )
     console = Console()
-    for table in tables(outcomes):
-        console.print(table)
-    print("\n".join(sentences(outcomes)))
+    for table in shown(outcomes, console.width):
+        console.print(table, "")
+    print("\n".join([EXPLANATION, *sentences(outcomes)]))
     for path, text in writers:
         if path is not None:
             write_text(path, text(outcomes))

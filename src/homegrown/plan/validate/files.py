@@ -10,11 +10,12 @@ from dataclasses import asdict
 from typing import Any
 
 from homegrown.plan.validate.replay import Outcome
-from homegrown.plan.validate.summary import RIVALS, against, by_group
+from homegrown.plan.validate.summary import RIVALS, against, by_kind
 
 FIELDS = (
     "run", "figure", "point", "published", "published_low", "published_high", "bound", "predicted", "low", "high",
-    "error", "tolerance", "inside", "within", "missed", "uncounted", "reason", "group", "kind", "source", "date", "mark",
+    "error", "tolerance", "inside", "within", "missed", "uncounted", "reason", "group", "kind", "source", "date",
+    "mark",
 )  # fmt: skip
 """Columns of the CSV, and keys of each outcome in the JSON."""
 
@@ -35,7 +36,7 @@ def to_json(outcomes: Sequence[Outcome]) -> str:
     ours = ((rival, against(rival, outcomes)) for rival in RIVALS)
     document = {
         "outcomes": [record(outcome) for outcome in outcomes],
-        "summary": [asdict(summary) for summary in by_group(outcomes)],
+        "summary": [asdict(summary) for summary in by_kind(outcomes)],
         "compared": [{"rival": asdict(rival), "ours": asdict(found)} for rival, found in ours if found is not None],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"

@@ -45,7 +45,9 @@ def layout_cases(entry: Entry, sequence: int) -> tuple[tuple[Layout, ...], ...]:
     unknown: Choices = {}
     for key in given:
         if key not in KNOWN:
-            raise ConfigError(f"{inner.where}: unknown key {key!r}{did_you_mean(key, KNOWN)}; known: {', '.join(KNOWN)}")
+            raise ConfigError(
+                f"{inner.where}: unknown key {key!r}{did_you_mean(key, KNOWN)}; known: {', '.join(KNOWN)}"
+            )
         _sort(inner, key, best, unknown)
     _sort(entry, "batch", best, unknown)
     if prod(len(options) for options in (*best.values(), *unknown.values())) > MOST:

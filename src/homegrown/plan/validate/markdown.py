@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from homegrown.plan.validate import wording
 from homegrown.plan.validate.replay import Outcome
-from homegrown.plan.validate.summary import RIVALS, Summary, against, by_group
+from homegrown.plan.validate.summary import RIVALS, Summary, against, by_kind, tables
 
 INTRODUCTION = """# Published runs, replayed
 
@@ -27,10 +26,10 @@ Reasons stand only where they are known.
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """The whole page."""
-    blocks = [INTRODUCTION, "## Summary\n", *_summary(by_group(outcomes)), *_compared(outcomes)]
+    blocks = [INTRODUCTION, "## Summary\n", *_summary(by_kind(outcomes)), *_compared(outcomes)]
     blocks += [f"{wording.EXPLANATION} Reasons of misses are at the end.\n", "## Run by run\n"]
-    for group, members in groupby(outcomes, key=lambda outcome: outcome.run.group):
-        blocks += [f"### {group}\n", *_table(list(members))]
+    for group, members in tables(outcomes).items():
+        blocks += [f"### {group}\n", *_table(members)]
     blocks += [MISSES, *_misses(outcomes)]
     return "\n".join(blocks)
 
@@ -47,8 +46,13 @@ def _compared(outcomes: Sequence[Outcome]) -> Iterator[str]:
         if ours is not None:
             rows.append(
                 (
-                    rival.figure, str(ours.figures), f"{100 * ours.mean:.1f} %", f"{100 * ours.largest:.1f} %",
-                    f"{100 * rival.mean:.2f} %", f"{100 * rival.largest:.2f} %", rival.source,
+                    rival.figure,
+                    str(ours.figures),
+                    f"{100 * ours.mean:.1f} %",
+                    f"{100 * ours.largest:.1f} %",
+                    f"{100 * rival.mean:.2f} %",
+                    f"{100 * rival.largest:.2f} %",
+                    rival.source,
                 )  # fmt: skip
             )
     if rows:
@@ -59,9 +63,15 @@ def _compared(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     rows = [
         (
-            wording.name(outcome), outcome.figure.title, wording.published(outcome), wording.predicted(outcome),
-            wording.interval(outcome.figure, outcome.predicted), wording.error(outcome), wording.tolerance(outcome),
-            wording.held(outcome), wording.verdict(outcome),
+            wording.name(outcome),
+            outcome.figure.title,
+            wording.published(outcome),
+            wording.predicted(outcome),
+            wording.interval(outcome.figure, outcome.predicted),
+            wording.error(outcome),
+            wording.tolerance(outcome),
+            wording.held(outcome),
+            wording.verdict(outcome),
         )  # fmt: skip
         for outcome in outcomes
     ]

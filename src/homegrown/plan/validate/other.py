@@ -56,7 +56,7 @@ def consume(job: Energy, scene: Scene) -> Replay:
     def replay(world: World, number: int) -> Mapping[str, float]:
         busy, device_seconds = 1.0, job.devices * job.seconds
         if training is not None:
-            busy = computing(training.time(world, number))
+            busy = computing(training.time(training.case(number), world))
             device_seconds = training.figures(world, number)["device_hours"]
         watts = metered(power_of(cluster, world), busy, job.parts, published_pue=job.pue is not None)
         found = {"power": watts * job.devices}

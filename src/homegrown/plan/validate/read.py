@@ -26,7 +26,9 @@ _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 def shipped_runs() -> tuple[Run, ...]:
     """The runs that the package brings along, file by file."""
     folder = resources.files("homegrown.plan") / "data" / "runs"
-    entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
+    entries = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name
+    )
     return _distinct(run for entry in entries for run in _runs(tomllib.loads(entry.read_text("utf-8")), entry.name))
 
 
@@ -111,9 +113,7 @@ def _published(entry: Entry, keys: Iterable[str], default: Any, inputs: Inputs) 
         yield from _figures(table, entry.at(key), figure, [point] if point else points, default)
 
 
-def _figures(
-    table: Mapping[str, Any], where: str, figure: str, points: list[str], default: Any
-) -> Iterator[Published]:
+def _figures(table: Mapping[str, Any], where: str, figure: str, points: list[str], default: Any) -> Iterator[Published]:
     """A figure, or one for each point of a series; an empty text where none was published."""
     shared = {"tolerance": default, **table}
     if "values" not in table:

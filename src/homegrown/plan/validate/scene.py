@@ -11,6 +11,7 @@ import numpy as np
 from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.constants import Constants
 from homegrown.plan.facts import Cluster, Machine, Shape
+from homegrown.plan.memory import Overheads
 from homegrown.plan.quantity import EXPECTED, Interval, World
 from homegrown.plan.shapes import preset_shape, preset_shape_names
 
@@ -34,6 +35,7 @@ class Scene:
         self._worlds = (EXPECTED, *(World(index, worlds) for index in range(worlds)))
         self._machines: dict[tuple[str, World], Machine] = {}
         self._constants: dict[World, Constants] = {}
+        self._overheads: dict[World, Overheads] = {}
 
     @cached_property
     def _presets(self) -> frozenset[str]:
@@ -61,6 +63,12 @@ class Scene:
         if world not in self._constants:
             self._constants[world] = Constants.at(world)
         return self._constants[world]
+
+    def overheads(self, world: World) -> Overheads:
+        """The constants of its memory model in one world."""
+        if world not in self._overheads:
+            self._overheads[world] = Overheads.at(world, self.constants(world).skew)
+        return self._overheads[world]
 
     def intervals(self, replay: Replay) -> dict[str, Interval]:
         """A run's figures: at the best guess, and between the tenths of all worlds."""

@@ -2,74 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
 from homegrown.plan.validate import wording
 from homegrown.plan.validate.replay import Outcome
-from homegrown.plan.validate.summary import RIVALS, against, by_group
+from homegrown.plan.validate.summary import RIVALS, against, by_kind, tables
+
+ROOMY = 116
+"""Columns of a terminal from which intervals stand in the table."""
 
 
-def tables(outcomes: Sequence[Outcome]) -> Iterable[Table]:
-    """A table of all figures, and the summary."""
-    yield _figures(outcomes)
+def shown(outcomes: Sequence[Outcome], width: int) -> Iterator[Table]:
+    """A table for each publication, for a terminal so many columns wide, and the summary."""
+    for group, members in tables(outcomes).items():
+        yield _figures(group, members, width >= ROOMY)
     yield _summary(outcomes)
 
 
-def _figures(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title="published runs, replayed from their inputs", caption=wording.EXPLANATION)
-    table.add_column("run", overflow="fold")
-    table.add_column("figure")
-    for heading in ("published", "predicted", "80 % interval", "error"):
-        table.add_column(heading, justify="right")
-    for heading in ("", "", "remark"):
-        table.add_column(heading, overflow="fold")
-    group = ""
+def _figures(group: str, outcomes: Sequence[Outcome], roomy: bool) -> Table:
+    table = Table(title=escape(group), title_justify="left", box=None)
+    table.add_column("run", overflow="fold", min_width=12)
+    table.add_column("figure", overflow="fold", min_width=9)
+    for heading in ("published", "predicted", *(["80 % interval"] if roomy else []), "error"):
+        table.add_column(heading, justify="right", no_wrap=roomy or heading == "error")
+    table.add_column("80 %", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for outcome in outcomes:
-        if outcome.run.group != group:
-            table.add_section()
-            group = outcome.run.group
         cells = (
             wording.name(outcome),
             outcome.figure.title,
             wording.published(outcome),
             wording.predicted(outcome),
-            wording.interval(outcome.figure, outcome.predicted),
+            *([wording.interval(outcome.figure, outcome.predicted)] if roomy else []),
             wording.error(outcome),
             wording.held(outcome),
             wording.verdict(outcome),
-            wording.remark(outcome),
         )
         table.add_row(*map(escape, cells), style="yellow" if outcome.missed else None)
     return table
 
 
 def _summary(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title="errors by kind of figure")
+    table = Table(title="errors by kind of figure", box=None)
     table.add_column("")
     for heading in wording.SUMMARY_HEADINGS:
         table.add_column(heading, justify="right")
-    summaries = by_group(outcomes)
-    for summary in summaries:
-        if summary is summaries[-1]:
-            table.add_section()
+    for summary in by_kind(outcomes):
         table.add_row(summary.name, *wording.summary_cells(summary))
     return table
 
 
-def sentences(outcomes: Sequence[Outcome]) -> list[str]:
-    """What the tables say, in plain lines."""
-    lines = []
+def sentences(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What was missed and why, what does not count, and what the tables come to."""
+    for outcome in outcomes:
+        if remark := wording.remark(outcome):
+            yield f"{wording.name(outcome)}, {outcome.figure.title} {wording.error(outcome)}: {remark}"
     for rival in RIVALS:
         ours = against(rival, outcomes)
         if ours is not None:
-            lines.append(
-                f"{rival.figure} on Korthikanti's rows: {ours.mean:.2%} on average and {ours.largest:.2%} at most; "
-                f"{rival.name} {rival.mean:.2%} and {rival.largest:.2%} ({rival.source})"
+            yield (
+                f"{rival.figure} on Korthikanti's {ours.figures} rows: {ours.mean:.2%} on average and "
+                f"{ours.largest:.2%} at most; {rival.name} {rival.mean:.2%} and {rival.largest:.2%} ({rival.source})"
             )
-    misses = sum(outcome.missed and not outcome.published.uncounted for outcome in outcomes)
-    counted = sum(not outcome.published.uncounted for outcome in outcomes)
-    lines.append(f"{counted - misses} of {counted} published figures are hit, {misses} missed")
-    return lines
+    counted = [outcome for outcome in outcomes if not outcome.published.uncounted]
+    misses = sum(outcome.missed for outcome in counted)
+    yield f"{len(counted) - misses} of {len(counted)} published figures are hit, {misses} missed"

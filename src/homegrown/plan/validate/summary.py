@@ -71,7 +71,15 @@ def summarise(name: str, outcomes: Sequence[Outcome]) -> Summary | None:
     )
 
 
-def by_group(outcomes: Sequence[Outcome]) -> list[Summary]:
+def tables(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes by the publication's table that they belong to, in the order of appearance."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.run.group, []).append(outcome)
+    return found
+
+
+def by_kind(outcomes: Sequence[Outcome]) -> list[Summary]:
     """Each group of figures, and last all of them."""
     found = [summarise(group, [one for one in outcomes if one.figure.group == group]) for group in GROUPS]
     return [summary for summary in (*found, summarise("all", outcomes)) if summary is not None]

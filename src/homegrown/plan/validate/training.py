@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from homegrown.config import ConfigError
 from homegrown.plan.days import outlook
@@ -20,13 +19,6 @@ from homegrown.plan.work import flops
 
 DAY = 86_400.0
 HOUR = 3600.0
-
-
-class Chosen(NamedTuple):
-    """A case's layout, and what it takes on the fullest device."""
-
-    layout: Layout
-    memory: Memory
 
 
 def train(job: Training, scene: Scene) -> Replay:
@@ -53,36 +45,39 @@ class Job:
         self.cases = tuple(self._fastest(case) for case in job.cases)
         self.work = token_work(job.work, self.shape)
 
-    def _fastest(self, case: tuple[Layout, ...]) -> Chosen:
+    def _fastest(self, case: tuple[Layout, ...]) -> Layout:
         """The fastest layout that fits, at the best guess; of those that do not fit the smallest, if none does."""
-        machine, constants = self.scene.machine(self.job.cluster, EXPECTED), self.scene.constants(EXPECTED)
-        found: list[tuple[float, float, Chosen]] = []
+        room = self.scene.machine(self.job.cluster, EXPECTED).memory
+        found: list[tuple[float, float, Layout]] = []
         problem: ConfigError | None = None
         for layout in case:
             try:
-                held = memory(self.shape, layout)
-                time = step_time(self.shape, layout, machine, constants)
+                held, time = self.held(layout, EXPECTED).total, self.time(layout, EXPECTED).seconds
             except ConfigError as error:
                 problem = error
                 continue
-            found.append((max(held.total / machine.memory, 1.0), time.seconds, Chosen(layout, held)))
+            found.append((max(held / room, 1.0), time, layout))
         if not found:
             raise problem or ConfigError("no layout")
         return min(found, key=lambda entry: entry[:2])[2]
 
-    def case(self, number: int) -> Chosen:
+    def case(self, number: int) -> Layout:
         """The case of a world: the middle one at the best guess, else each in turn."""
         return self.cases[len(self.cases) // 2 if not number else number % len(self.cases)]
 
-    def time(self, world: World, number: int) -> StepTime:
+    def time(self, layout: Layout, world: World) -> StepTime:
         """A step in one world."""
-        layout = self.case(number).layout
-        return step_time(self.shape, layout, self.scene.machine(self.job.cluster, world), self.scene.constants(world))
+        machine, constants = self.scene.machine(self.job.cluster, world), self.scene.constants(world)
+        return step_time(self.shape, layout, machine, constants)
+
+    def held(self, layout: Layout, world: World) -> Memory:
+        """Bytes on the fullest device in one world."""
+        return memory(self.shape, layout, self.scene.overheads(world))
 
     def figures(self, world: World, number: int) -> dict[str, float]:
         """All figures in one world."""
-        layout, held = self.case(number)
-        time = self.time(world, number)
+        layout = self.case(number)
+        time, held = self.time(layout, world), self.held(layout, world)
         rate = time.tokens / time.seconds / layout.devices
         machine = self.scene.machine(self.job.cluster, world)
         found = {

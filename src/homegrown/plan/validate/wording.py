@@ -48,7 +48,7 @@ def tolerance(outcome: Outcome) -> str:
 
 def held(outcome: Outcome) -> str:
     """Whether the published figure lies in the interval."""
-    return {None: "", True: "inside", False: "outside"}[outcome.inside]
+    return {None: "", True: "in", False: "out"}[outcome.inside]
 
 
 def verdict(outcome: Outcome) -> str:
@@ -58,8 +58,8 @@ def verdict(outcome: Outcome) -> str:
 
 
 def remark(outcome: Outcome) -> str:
-    """Why it does not count, or why it was missed."""
-    return "; ".join(part for part in (outcome.published.uncounted, outcome.reason) if part)
+    """Why it does not count, or else why it was missed."""
+    return outcome.published.uncounted or outcome.reason
 
 
 def name(outcome: Outcome) -> str:
