@@ -129,12 +129,16 @@ class Traffic:
             found.append(Exchange("embp", moved, moved, window, window, paired=layout.overlap))
         return found
 
-    def end(self, price: Price) -> list[Exchange]:
-        """The head works on all tokens of a tensor-parallel group."""
-        layout = self._layout
-        if layout.tp == 1:
-            return []
-        return self._tensor(price, blocks=1 + self._shape.draft_steps * 3)
+    def end(self, price: Price, fullest: float) -> list[Exchange]:
+        """The head works on all tokens of a tensor-parallel group, in every draft step too, behind a draft block."""
+        layout, draft, steps, found = self._layout, self._shape.draft, self._shape.draft_steps, list[Exchange]()
+        if layout.tp > 1:
+            found += self._tensor(price, 1.0 + steps, 1.0 + steps)
+        if draft is not None:
+            # All steps' blocks are in the price: each has its share of what can hide traffic.
+            for exchange in self.layer(draft, price, fullest):
+                found.append(exchange._replace(forward=steps * exchange.forward, backward=steps * exchange.backward))
+        return found
 
     def layer(self, layers: Layers, price: Price, fullest: float) -> list[Exchange]:
         """All traffic of a layer."""
@@ -143,7 +147,7 @@ class Traffic:
             shared = layers.experts is not None and layers.experts.shared > 0
             blocks = layers.sublayers + len(layers.dense) + shared
             saved = layers.sublayers * self._latent_saving(layers.attention)
-            found += self._tensor(price, blocks - saved / 2.0, plain=blocks)
+            found += self._tensor(price, blocks - saved / 2.0, blocks)
         if layout.cp > 1:
             found.append(self._context(layers, price))
         if layers.experts is not None and layout.ep * layout.etp > 1:
@@ -156,7 +160,7 @@ class Traffic:
             return 0.0
         return 1.0 - min((attention.q_lora + attention.kv_lora + attention.rope) / self._shape.hidden, 1.0)
 
-    def _tensor(self, price: Price, blocks: float, plain: float = 0.0) -> list[Exchange]:
+    def _tensor(self, price: Price, blocks: float, outputs: float) -> list[Exchange]:
         """Blocks whose matrices are cut (arXiv 2205.05198 section 4.2.2).
 
         Forward, with sequence parallelism, a block's input is gathered and its output scattered; without, its output is
@@ -169,16 +173,15 @@ class Traffic:
         shows = 2.0 * blocks * gathered
         forward, front = shows, min(shows * pieces, price.products_forward)
         if layout.sequence_parallel:
-            first, behind = (plain or blocks) * gathered, 2.0 * blocks * gathered
+            first, behind = outputs * gathered, 2.0 * blocks * gathered
         else:
             first, behind = 0.0, 2.0 * blocks * gathered
         if again:
             first += shows
-        found = [
+        return [
             Exchange("tp", forward, first, front, first * pieces),
             Exchange("tp", 0.0, behind, 0.0, max(price.products_backward - first * pieces, 0.0)),
         ]
-        return found
 
     def _context(self, layers: Layers, price: Price) -> Exchange:
         """Keys and values of all are gathered, again in the backward pass, where their gradients are scattered.
@@ -213,7 +216,7 @@ class Traffic:
             copies = ITEM * cut.routed * experts.real * layout.etp * hidden
             one_way += 2.0 * all_gather(self._links, Group(layout.etp), copies)
         repeated = one_way if layout.recompute == "full" else 0.0
-        if not layout.overlap:
+        if not (layout.overlap and layout.ep_overlap):
             return Exchange("ep", one_way, one_way + repeated)
         if layers.overlap:
             return Exchange("ep", one_way, one_way + repeated, *_beside(layers, price))

@@ -32,6 +32,7 @@ class Layout:
         fused: attention and the loss keep their scores on the chip; False writes them to memory, as programs did
             before 2023.
         overlap: traffic hides behind computation where it can; `comm_share` of the device computes nothing meanwhile.
+        ep_overlap: with `overlap`, expert traffic hides too, behind another micro-batch or a shortcut's other branch.
         tp_overlap: tensor-parallel traffic hides, too: products start on the pieces that have come.
     """
 
@@ -56,6 +57,7 @@ class Layout:
     offload: bool = False
     balanced: bool = False
     overlap: bool = True
+    ep_overlap: bool = True
     tp_overlap: bool = False
     comm_share: float = 0.0
     layers: tuple[int, ...] = ()

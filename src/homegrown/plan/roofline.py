@@ -22,6 +22,9 @@ from homegrown.plan.constants import Constants
 from homegrown.plan.facts import Machine
 from homegrown.plan.kernel import ITEM, Kernel, Kernels
 
+BENCHMARKED = ("bf16", "fp8")
+"""Precisions whose products are commonly measured."""
+
 
 class Price(NamedTuple):
     """Seconds of what a layer, the embedding or the head executes for one micro-batch.
@@ -58,6 +61,10 @@ class Roofline:
         self._machine, self._constants = machine, constants
         self._moved = 1.0 / (machine.bandwidth * constants.memory)
         self._looked_up = 1.0 / (machine.bandwidth * constants.lookup)
+        # At its power limit a chip does the same share of its peak in every precision. The lowest that was measured is
+        # the least flattered by products too short to reach the limit.
+        known = [dtype for dtype in BENCHMARKED if dtype in machine.products] or list(machine.products)
+        self._share = constants.sustained * min(machine.products[dtype] / machine.peak[dtype] for dtype in known)
         self._prices: dict[Kernels, Price] = {}
 
     def price(self, kernels: Kernels) -> Price:
@@ -112,13 +119,13 @@ class Roofline:
         return best * kernel.inner / (kernel.inner + width) * kernel.columns / (kernel.columns + keys)
 
     def _rate(self, dtype: str) -> float:
-        products, sustained = self._machine.products, self._constants.sustained
+        peak = self._machine.peak
         if dtype == "fp32":
-            return sustained * max(products.get("fp32", 0.0), products.get("bf16", 0.0) * self._constants.wide)
-        if dtype not in products:
-            known = ", ".join(sorted(products))
+            return self._share * max(peak.get("fp32", 0.0), peak.get("bf16", 0.0) * self._constants.wide)
+        if dtype not in peak:
+            known = ", ".join(sorted(peak))
             raise ConfigError(f"layout.precision = {dtype}: this chip multiplies in {known}")
-        return sustained * products[dtype]
+        return self._share * peak[dtype]
 
     def _price(self, kernels: Kernels) -> Price:
         forward, backward = _Sum(), _Sum()

@@ -175,7 +175,7 @@ class StepModel:
         """Times of the model's blocks, kept for all layouts that cut them alike."""
         cut = cut_of(layout)
         key = (
-            cut, layout.embp, layout.overlap, layout.tp_overlap, layout.comm_share, layout.dispatch, layout.balanced,
+            cut, layout.embp, layout.overlap, layout.ep_overlap, layout.tp_overlap, layout.comm_share, layout.dispatch, layout.balanced,
             layout.micro_batches > 1,
         )  # fmt: skip
         known = self._blocks.get(key)
@@ -192,12 +192,13 @@ class StepModel:
         for group, price in zip(self.shape.layers, prices[1:-1], strict=True):
             fullest = fullest_rank(group, layout, cut, self.constants.skew)
             layers.append(assemble(price, traffic.layer(group, price, fullest), fullest, share))
+        late = fullest_rank(self.shape.draft, layout, cut, self.constants.skew) if self.shape.draft else 1.0
         # Rows are fetched behind what the first stage computes, of which it has about as many layers as others.
         beside = prices[1]
         return _Blocks(
             assemble(prices[0], traffic.embedding(beside), 1.0, share),
             tuple(layers),
-            assemble(prices[-1], traffic.end(prices[-1]), 1.0, share),
+            assemble(prices[-1], traffic.end(prices[-1], late), late, share),
         )
 
     def _between_stages(self, layout: Layout, layers: tuple[BlockTime, ...]) -> tuple[float, float]:
