@@ -123,7 +123,7 @@ def test_the_fullest_stage_is_found():
 
 
 def test_dual_pipe_keeps_two_copies():
-    """DeepSeek-V3 in 16 stages of 64 expert ranks, with moments in bfloat16, fits 80 GB (arXiv 2412.19437 section 3)."""
+    """DeepSeek-V3 in 16 stages of 64 expert ranks, moments in bfloat16, fits 80 GB (arXiv 2412.19437 section 3)."""
     layout = Layout(
         pp=16, dp=128, ep=64, batch=15360, sequence=4096, schedule="dual", precision="fp8", recompute="selective"
     )

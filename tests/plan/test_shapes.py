@@ -8,6 +8,7 @@ import torch
 from homegrown.config import ConfigError, SparseConfig, load_preset, preset_names
 from homegrown.model import count
 from homegrown.model.longcat import Longcat
+from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.matrices import indexers, layer_matrices
 from homegrown.plan.shapes import parameters, preset_shape, preset_shape_names, shape_of
 from homegrown.train.dryrun.components import component_of
@@ -110,3 +111,12 @@ def test_names():
         preset_shape("longcat-9")
     with pytest.raises(ConfigError, match=r"real = 13: must lie between 0 and model\.moe_topk = 12"):
         shape_of(load_preset("flash"), real=13)
+
+
+def test_every_published_model_adds_up():
+    """Totals as published, which are rounded to two or three digits; Kimi K2's shape gives 1.03T of 1.04T."""
+    catalogue = Catalogue.load()
+    for name in catalogue.models.things:
+        published = catalogue.published(name)
+        if published is not None and published.total is not None:
+            assert parameters(catalogue.shape(name)).total == pytest.approx(published.total, rel=0.03), name
