@@ -105,7 +105,7 @@ def read(**changes):
 
 
 def test_good_model_is_read():
-    shape = read(published={"total": "1.5M", "active": "1M"}).shape
+    shape = read(published={"total": "88K", "active": "80K"}).shape
     assert (shape.depth, shape.hidden, shape.layers[0].attention.kv_heads) == (2, 64, 2)
     many = read(attention={"kind": "gqa", "heads": 4, "query": 16, "value": 16}).shape
     assert many.layers[0].attention.kv_heads == 4, "as many as query heads unless said"
@@ -155,6 +155,7 @@ def test_good_model_is_read():
         ({"layers": [{"count": 2, "experts": {"routed": 8, "topk": 2, "width": 32, "shard": 1}}]}, ["'shard'"]),
         ({"draft_steps": 1}, ["draft_steps = 1", "draft head"]),
         ({"published": {"total": "1B", "active": "2B"}}, ["active", "not be more than all"]),
+        ({"published": {"total": "1B"}}, ["published.total = 1\u202fB", "contradicts the sizes", "86.8\u202fk"]),
         ({"published": {"active": "2B"}}, ["'total' is missing"]),
         ({"tied": "yes"}, ["tied = 'yes'", "true or false"]),
     ],

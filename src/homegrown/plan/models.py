@@ -11,10 +11,14 @@ from homegrown.config.errors import ConfigError
 from homegrown.config.files import build
 from homegrown.plan.facts import Attention, Experts, Layers, Shape
 from homegrown.plan.reading import Entry, Origin
+from homegrown.plan.shapes import parameters
 from homegrown.plan.units import COUNT
+from homegrown.report.numbers import parameters as told
 
 _NUMBERS = ("positions", "ngram_tables", "ngram_rows", "ngram_width", "draft_steps", "context")
 _SWITCHES = ("bias", "tied", "dropout")
+_ROUNDING = 0.05
+"""Share by which a published number of parameters may differ from the count: it is rounded, and counting differs."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def read_model(name: str, entry: Entry) -> Model:
     published = _published(entry)
     entry.texts("aliases")
     entry.done()
+    _check_size(shape, published, entry)
     return Model(shape, published)
 
 
@@ -84,6 +89,18 @@ def _published(entry: Entry) -> Published | None:
     if active is not None and active > total:
         raise ConfigError(f"{inner.at('active')} = {active:g}: must not be more than all parameters, {total:g}")
     return Published(total, active)
+
+
+def _check_size(shape: Shape, published: Published | None, entry: Entry) -> None:
+    """Sizes that do not make the published number of parameters are sizes of another model."""
+    if published is None:
+        return
+    counted = parameters(shape).total
+    if abs(counted / published.total - 1) > _ROUNDING:
+        raise ConfigError(
+            f"{entry.at('published')}.total = {told(published.total)}: contradicts the sizes of its layers, which make "
+            f"{told(counted)} parameters"
+        )
 
 
 def _layers(table: Any, where: str, common: object, count: int | None) -> Layers:
