@@ -102,12 +102,19 @@ class TestCompare:
 class TestShown:
     def test_tables(self, comparison):
         console = Console(width=200, record=True, file=io.StringIO())
-        for table in tables(comparison):
+        for table in tables(comparison, 200):
             console.print(table)
         text = console.export_text()
-        assert "Llama" in text
-        assert "on 64 devices" in text
-        assert "Devices for the same" in text
+        assert text.count("Llama 3 8B, 1T tokens, on 64 devices") == 1
+        assert text.count("Devices for the same") == 1
+
+    def test_narrow_tables_come_in_parts_and_lose_nothing(self, comparison):
+        console = Console(width=80, record=True, file=io.StringIO())
+        for table in tables(comparison, 40):
+            console.print(table)
+        text = console.export_text()
+        assert text.count("on 64 devices") == text.count("Devices for the same") == 2
+        assert "…" not in text
 
     def test_json_holds_everything(self, comparison):
         found = json.loads(as_json(comparison))
@@ -127,10 +134,12 @@ class TestShown:
         assert "http://" not in text.replace("http://www.w3.org", "")
         assert "2026: &lt;nobody&gt; buys it" in text
         assert "Tiny &amp; cheap" in text
-        assert text.count("<svg") == 6
+        assert text.count("<svg") == 8
 
     def test_notes(self, comparison):
-        assert any(line.startswith("hgx-a100: a device is a package") for line in notes(comparison))
+        lines = list(notes(comparison))
+        assert any(line.startswith("tiny, same days: ") for line in lines)
+        assert any(line.startswith("  a device is a package of A100") for line in lines)
 
     @pytest.mark.parametrize(
         ("value", "text"), [(0, "0"), (0.12345, "0.123"), (1.5, "1.50"), (41.26, "41.3"), (412.6, "413"), (50123, "50,100")]

@@ -83,7 +83,7 @@ def show(comparison: Comparison, flags: CompareFlags) -> None:
     from homegrown.plan.compare_text import as_csv, as_json, notes, tables
 
     console = Console()
-    for table in tables(comparison):
+    for table in tables(comparison, console.width):
         console.print(table)
     for line in notes(comparison):
         console.print(line, markup=False, highlight=False)

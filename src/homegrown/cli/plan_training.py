@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -115,7 +115,7 @@ def run(argv: list[str]) -> int:
     from homegrown.cli.common import parse
 
     flags = parse(PlanFlags, argv, "plan", about=ABOUT.format(_others()))
-    _check(flags)
+    check(flags, EXAMPLE)
     plan = made(flags, argv)
     show(plan, flags)
     return 0
@@ -130,18 +130,38 @@ def made(flags: PlanFlags, argv: Sequence[str]) -> Plan:
     from homegrown.cli.plan_common import patient_bar, shape_called
     from homegrown.plan.catalogue import Catalogue
     from homegrown.plan.plan import plan_training
+    from homegrown.plan.upkeep import upkeep_of
 
     catalogue = Catalogue.load(flags.data)
     shape, cluster = shape_called(flags.model, catalogue), catalogue.cluster(flags.cluster)
+    wished = wishes(flags)
+    wished = replace(wished, how=replace(wished.how, upkeep=upkeep_of(catalogue.prices.site)))
     with patient_bar() as tick:
         return plan_training(
-            shape, cluster, flags.devices, course(flags, shape), wishes(flags), tick=tick,
+            shape, cluster, flags.devices, course(flags, shape), wished, tick=tick,
             command=shlex.join(["homegrown", "plan", *argv]),
         )  # fmt: skip
 
 
 def show(plan: Plan, flags: PlanFlags) -> None:
     """Print a plan, and write the files that were asked for."""
+    from rich.console import Console
+
+    from homegrown.plan.files import write_csv, write_json
+    from homegrown.plan.text import show_plan
+
+    Console().print(show_plan(plan))
+    if flags.json:
+        write_json(plan, flags.json)
+    if flags.csv:
+        write_csv(plan, flags.csv)
+    if flags.html:
+        from homegrown.plan.page import write_plan_page
+
+        write_plan_page(plan, flags.html)
+    for path in (flags.json, flags.csv, flags.html):
+        if path:
+            print(f"written: {path}")
 
 
 def course(flags: PlanFlags, shape: Shape) -> Course:
@@ -175,15 +195,20 @@ def wishes(flags: PlanFlags) -> Wishes:
     )  # fmt: skip
 
 
-def _check(flags: PlanFlags) -> None:
+def check(flags: PlanFlags, example: str) -> None:
+    """Refuse flags that say too little or too much; `example` shows how they are used.
+
+    Raises:
+        UsageError: a flag is missing, or two contradict each other.
+    """
     missing = [f"--{name}" for name in ("model", "cluster", "devices") if not getattr(flags, name)]
     if missing:
-        raise UsageError(f"{' and '.join(missing)}: needed, as in `{EXAMPLE}`; `homegrown plan --help` explains them")
+        raise UsageError(f"{' and '.join(missing)}: needed, as in `{example}`; --help explains them")
     given = bool(flags.tokens) + bool(flags.stages)
     if given != 1:
         raise UsageError(
             f"{'both' if given else 'neither'} --tokens {'and' if given else 'nor'} --stages: give one of them, as in "
-            f"`{EXAMPLE}`"
+            f"`{example}`"
         )
     if flags.stages and flags.sequence:
         raise UsageError("--sequence with --stages: the stages have their own sequences; leave one of them out")

@@ -20,7 +20,6 @@ def assumptions(
     batch: str,
     pins: Pins,
     layouts: Sequence[Layout],
-    spares_needed: float,
     totals: Mapping[str, Interval],
 ) -> tuple[str, ...]:
     """What a plan takes for granted.
@@ -29,16 +28,15 @@ def assumptions(
         shape, cluster, devices, course, pins: of the run.
         batch: why a step has so many tokens.
         layouts: the best of each stage.
-        spares_needed: nodes that must stand ready for the run hardly ever to wait for a repair.
         totals: of the run.
     """
     return (
         course.reason,
         batch,
         _work(shape, pins),
-        _spares(cluster, devices, layouts, spares_needed),
+        _spares(cluster, devices, layouts, totals["spares_needed"].value),
         *_price(cluster, totals),
-        *(f"{cluster.title}: {note}" for note in cluster.notes),
+        *cluster.notes,
     )
 
 
@@ -68,5 +66,7 @@ def _price(cluster: Cluster, totals: Mapping[str, Interval]) -> list[str]:
     if "usd" not in totals:
         return [f"no price is known of {chip.title}, so that there is no cost"]
     price = chip.rental or chip.capital
-    said = "rented by the hour, power included" if chip.rental else "bought, written off over its life"
-    return [f"{chip.title} is {said}: {price.source}, {price.date}"] if price else []
+    if price is None:
+        return []
+    said = "rented by the hour, power included" if chip.rental else "bought, and written off over its life"
+    return [f"{chip.title} is {said}: {' '.join(part for part in (price.source, price.date, price.note) if part)}"]

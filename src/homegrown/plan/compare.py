@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from homegrown.config.errors import ConfigError
 from homegrown.plan.course import Course
+from homegrown.plan.days import Upkeeping, kept_going
 from homegrown.plan.facts import Cluster, Shape
 from homegrown.plan.failures import DAY
 from homegrown.plan.layout import Layout
-from homegrown.plan.plan import Tick, Wishes, plan_training, stage_figures
+from homegrown.plan.plan import Tick, Wishes, plan_training, saved, stage_figures
 from homegrown.plan.quantity import EXPECTED, Interval, Quantity, World, intervals
 from homegrown.plan.results import Plan
+from homegrown.plan.simulate import WEEK, simulate
 
 Question = Literal["asked", "same devices", "same days"]
 SUMMED = ("days", "device_hours", "mwh", "usd")
@@ -23,8 +25,10 @@ RATIOS = ("devices", *SUMMED)
 """Figures whose ratio to those of the run that was asked for is told."""
 NEAR = 0.02
 """Share by which a run with the same days may be longer or shorter: devices come in nodes, and layouts in sizes."""
-TRIES = 4
+TRIES = 3
 """Plans at most that the search for as many days makes of a cluster."""
+WEEKS, RUNS = 8, 25
+"""Of simulated runs, and how many of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +213,7 @@ def _contender(
         chip=cluster.chip.title,
         unit=cluster.chip.unit,
         devices=devices,
-        notes=tuple(_notes(cluster, None if isinstance(found, str) else found.plan)),
+        notes=tuple(_notes(cluster, None if isinstance(found, str) else found.plan, run.wishes.how)),
         problem=found if isinstance(found, str) else "",
     )
     if isinstance(found, str):
@@ -242,18 +246,31 @@ def _fitting(cluster: Cluster, devices: float) -> int:
     return min(whole, cluster.largest) if cluster.largest else whole
 
 
-def _notes(cluster: Cluster, plan: Plan | None) -> Iterator[str]:
+def _notes(cluster: Cluster, plan: Plan | None, how: Upkeeping) -> Iterator[str]:
     chip = cluster.chip
     peak = ", ".join(f"{figure.value / 1e12:,.0f} TFLOP/s {dtype}" for dtype, figure in chip.peak.items())
-    yield f"a device is a {chip.unit} of {chip.title}: {peak}; {chip.memory.value / 1e9:.0f} GB"
+    yield f"a device is a {chip.unit} of {chip.title}: {peak}; {chip.memory.value / 2**30:.1f} GiB"
     if chip.status == "announced":
         yield "announced, not sold yet"
     for stage in plan.stages if plan else ():
         yield f"{stage.name}: {_layout(stage.best.layout)}"
+    if plan:
+        yield _weeks(cluster, plan, how)
     yield from (f"{what} {_priced(figure, unit)}" for what, figure, unit in _prices(cluster) if figure is not None)
     if chip.rental is None and chip.capital is None:
         yield "no price is known"
     yield from chip.facts
+
+
+def _weeks(cluster: Cluster, plan: Plan, how: Upkeeping) -> str:
+    """How weeks of the longest stage differ by chance alone, every figure at its best guess."""
+    stage = max(plan.stages, key=lambda stage: stage.figures["days"].value)
+    parts = kept_going(
+        cluster, stage.best.time.seconds, devices=plan.devices, used=stage.best.layout.devices,
+        state=saved(stage.best.memory), how=how,
+    )  # fmt: skip
+    low, _, high = simulate(*parts, seconds=WEEKS * WEEK, runs=RUNS).weeks()
+    return f"{stage.name}: one week in ten has a goodput below {low:.1%}, one in ten above {high:.1%} (simulated)"
 
 
 def _prices(cluster: Cluster) -> tuple[tuple[str, Quantity | None, str], ...]:

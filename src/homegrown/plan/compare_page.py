@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from homegrown.plan.compare import Comparison, Contender
-from homegrown.plan.compare_text import TELL, ratio, told
+from homegrown.plan.compare_text import SAME_DAYS, SAME_DEVICES, TELL, ratio, told
 from homegrown.report.colour import DARK, LEVELS, LIGHT
 from homegrown.report.svg import INK, MUTED, SERIES, Plot, plain_ticks, plot
 from homegrown.report.text import short, visible
@@ -18,8 +18,13 @@ from homegrown.report.text import short, visible
 _ROW = 40
 """Height of a bar with its gap, in CSS pixels."""
 _HEADINGS = {
-    "days": "Days", "devices": "Devices", "mwh": "Energy, GWh", "usd": "Cost, million US dollars",
-}  # fmt: skip
+    "devices": "Devices",
+    "days": "Days",
+    "mwh": "Energy, GWh",
+    "mw": "Power on average, MW",
+    "usd": "Cost, million US dollars",
+}
+"""Figures that are drawn."""
 
 
 def page(comparison: Comparison) -> str:
@@ -35,20 +40,21 @@ def page(comparison: Comparison) -> str:
     )
     environment.filters |= {"visible": visible}
     questions = [
-        ("devices", "As many devices", "days", [comparison.asked, *comparison.same_devices]),
-        ("days", "As many days", "devices", [comparison.asked, *comparison.same_days]),
+        ("devices", "As many devices", SAME_DEVICES, comparison.same_devices),
+        ("days", "As many days", SAME_DAYS, comparison.same_days),
     ]
     sections = [
         {
             "slug": f"same-{slug}",
             "title": title,
-            "plots": _plots(slug, (first, "mwh", "usd"), rows),
-            "names": [name for name in TELL if any(name in row.figures for row in rows)],
-            "rows": rows,
+            "names": names,
+            "rows": [comparison.asked, *(row for row in others if not row.problem)],
+            "problems": [row for row in others if row.problem],
         }
-        for slug, title, first, rows in questions
-        if len(rows) > 1
+        for slug, title, names, others in questions
     ]
+    for section in sections:
+        section["plots"] = _plots(str(section["slug"]), section["names"], section["rows"])
     return environment.get_template("compare.html").render(
         comparison=comparison,
         sections=sections,
@@ -62,7 +68,10 @@ def page(comparison: Comparison) -> str:
 
 
 def _plots(slug: str, names: Sequence[str], rows: Sequence[Contender]) -> list[Plot]:
-    found = [_bars(f"{slug}-{name}", name, [row for row in rows if name in row.figures]) for name in names]
+    shown = [name for name in _HEADINGS if name in names]
+    if "devices" in shown:
+        shown.remove("days")  # they are the same
+    found = [_bars(f"{slug}-{name}", name, [row for row in rows if name in row.figures]) for name in shown]
     return [drawing for drawing in found if drawing is not None]
 
 

@@ -10,9 +10,9 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from homegrown.plan.compare import Comparison, Contender
+from homegrown.plan.compare import RATIOS, Comparison, Contender
 from homegrown.plan.quantity import Interval
-from homegrown.report.numbers import fixed, percent
+from homegrown.report.numbers import count, fixed, percent
 
 TELL: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "devices": ("devices", lambda value: significant(value)),
@@ -26,8 +26,11 @@ TELL: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "memory": ("memory", lambda value: percent(value, 0)),
 }
 """Figures as a table names and shows them."""
-RATIOS = ("devices", "days", "device_hours", "mwh", "usd")
-"""Figures whose ratios to the first cluster are shown."""
+SAME_DEVICES = ("days", "tokens_per_s_device", "goodput", "memory", "mwh", "mw", "usd")
+SAME_DAYS = ("devices", "days", "device_hours", "mwh", "mw", "usd")
+"""Figures that each question is answered by."""
+_NAMES, _COLUMN = 18, 22
+"""Columns of a terminal that names of figures take, and those that a cluster takes."""
 
 
 def significant(value: float) -> str:
@@ -41,41 +44,39 @@ def significant(value: float) -> str:
 
 
 def told(name: str, figure: Interval) -> str:
-    """A figure with its interval: `41 (30 to 57)`, or alone where it is certain."""
+    """A figure with its interval: `41 (30–57)`; one without is exact, and told with all of its digits."""
     tell = TELL[name][1]
+    if figure.low == figure.high and name == "devices":
+        return count(figure.value)
     if tell(figure.low) == tell(figure.high):
         return tell(figure.value)
-    return f"{tell(figure.value)} ({tell(figure.low)} to {tell(figure.high)})"
+    return f"{tell(figure.value)} ({tell(figure.low)}–{tell(figure.high)})"
 
 
 def ratio(figure: Interval) -> str:
-    """A ratio: `0.42x (0.30 to 0.61)`."""
-    return f"{significant(figure.value)}x ({significant(figure.low)} to {significant(figure.high)})"
+    """A ratio: `0.42x (0.30–0.61)`."""
+    value, low, high = (significant(end) for end in (figure.value, figure.low, figure.high))
+    return f"{value}x" if low == high else f"{value}x ({low}–{high})"
 
 
-def tables(comparison: Comparison) -> Iterator[Table]:
-    """For the terminal: the run that was asked for and on others with as many devices; then with as many days."""
+def tables(comparison: Comparison, width: int = 80) -> Iterator[Table]:
+    """For a terminal of so many columns: with as many devices, then with as many days; wide ones in several parts."""
     asked = comparison.asked
-    yield _table(
-        f"{comparison.model}, {comparison.tokens / 1e12:g}T tokens, on {asked.devices:,} devices",
-        [asked, *comparison.same_devices],
-        ("days", "tokens_per_s_device", "goodput", "memory", "mwh", "mw", "usd"),
-    )
-    if comparison.same_days:
-        days = told("days", asked.figures["days"])
-        yield _table(
-            f"Devices for the same {days} days",
-            [asked, *comparison.same_days],
-            ("devices", "days", "device_hours", "mwh", "mw", "usd"),
-        )
+    title = f"{comparison.model}, {comparison.tokens / 1e12:g}T tokens, on {asked.devices:,} devices"
+    yield from _tables(title, asked, comparison.same_devices, SAME_DEVICES, width)
+    title = f"Devices for the same {told('days', asked.figures['days'])} days"
+    yield from _tables(title, asked, comparison.same_days, SAME_DAYS, width)
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """What stands below the tables: layouts, prices, sale and export, what was assumed."""
-    lines = ["Intervals hold four of five worlds; ratios are to the first line, world by world."]
-    for contender in comparison.clusters:
-        lines += [f"{contender.cluster}: {note}" for note in contender.notes]
-    return [*lines, *comparison.assumptions]
+def notes(comparison: Comparison) -> Iterator[str]:
+    """What stands below the tables: what could not be planned; layouts, prices, sale and export; assumptions."""
+    yield from (f"{row.cluster}, {row.question}: {row.problem}" for row in comparison.rows if row.problem)
+    yield "Intervals hold four of five worlds; ratios are to the first column, world by world."
+    for row in comparison.clusters:
+        yield f"{row.cluster}: {row.title}"
+        yield from (f"  {note}" for note in row.notes)
+    yield "assumed:"
+    yield from (f"  {line}" for line in comparison.assumptions)
 
 
 def as_json(comparison: Comparison) -> str:
@@ -98,24 +99,27 @@ def as_csv(comparison: Comparison) -> str:
     return file.getvalue()
 
 
-def _table(title: str, rows: Sequence[Contender], names: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("cluster")
-    for name in names:
-        table.add_column(TELL[name][0], justify="right")
-    for row in rows:
-        if row.problem:
-            table.add_row(row.cluster, row.problem, *[""] * (len(names) - 1))
-        else:
-            table.add_row(row.cluster, *(_cell(row, name) for name in names))
-    return table
+def _tables(
+    title: str, asked: Contender, others: Sequence[Contender], names: Sequence[str], width: int
+) -> Iterator[Table]:
+    planned = [row for row in others if not row.problem]
+    most = max((width - _NAMES) // _COLUMN - 1, 1)
+    for start in range(0, len(planned), most):
+        rows = [asked, *planned[start : start + most]]
+        table = Table(title=title, title_justify="left", header_style="bold")
+        table.add_column("")
+        for row in rows:
+            table.add_column(row.cluster, justify="right")
+        for name in names:
+            table.add_row(TELL[name][0], *(_cell(row, name) for row in rows))
+        yield table
 
 
 def _cell(row: Contender, name: str) -> str:
     if name not in row.figures:
-        return "no price" if name == "usd" else ""
+        return "no price"
     text = told(name, row.figures[name])
-    return f"{text}\n{ratio(row.ratios[name])}" if name in RATIOS and name in row.ratios else text
+    return f"{text}\n{ratio(row.ratios[name])}" if name in row.ratios else text
 
 
 def _ends(figure: Interval | None) -> tuple[str, str, str]:

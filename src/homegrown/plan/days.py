@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from homegrown.plan.cost import Basis, cost
 from homegrown.plan.energy import energy, power_of
 from homegrown.plan.facts import Cluster
-from homegrown.plan.failures import DAY, failures_of
-from homegrown.plan.goodput import goodput, saving_of
+from homegrown.plan.failures import DAY, Failures, failures_of
+from homegrown.plan.goodput import Goodput, Saving, goodput, saving_of
 from homegrown.plan.quantity import EXPECTED, World
 from homegrown.plan.results import StepTime
 from homegrown.plan.upkeep import Upkeep
@@ -45,6 +45,26 @@ def computing(time: StepTime) -> float:
     return (sum(time.compute.values()) + time.optimizer) / time.seconds
 
 
+def kept_going(
+    cluster: Cluster,
+    step: float,
+    *,
+    devices: int,
+    used: int,
+    state: float,
+    world: World = EXPECTED,
+    how: Upkeeping = PLAIN,
+) -> tuple[Failures, Saving, Goodput]:
+    """What interrupts a run whose step takes so many seconds, how it is saved, and what becomes of its time."""
+    spares, spare_pods = ((devices - used) // cluster.node, 0) if how.limited_spares else (None, None)
+    failures = failures_of(
+        cluster, used, world,
+        upkeep=how.upkeep, state=state, software=how.software, spares=spares, spare_pods=spare_pods,
+    )  # fmt: skip
+    saving = saving_of(cluster, state, world, upkeep=how.upkeep, memory=how.memory, asynchronous=how.asynchronous)
+    return failures, saving, goodput(failures, saving, step=step)
+
+
 def outlook(
     cluster: Cluster,
     time: StepTime,
@@ -72,13 +92,9 @@ def outlook(
         snapshots (`paused`), as shares of the time; `spares_needed` nodes; `days`, `device_hours`, `mwh`, `mw` on
         average, and, where there is a price, `usd`.
     """
-    spares = (devices - used) // cluster.node if how.limited_spares else None
-    failures = failures_of(
-        cluster, used, world, upkeep=how.upkeep, state=state, software=how.software, spares=spares,
-        spare_pods=0 if how.limited_spares else None,
-    )  # fmt: skip
-    saving = saving_of(cluster, state, world, upkeep=how.upkeep, memory=how.memory, asynchronous=how.asynchronous)
-    kept = goodput(failures, saving, step=time.seconds)
+    failures, _, kept = kept_going(
+        cluster, time.seconds, devices=devices, used=used, state=state, world=world, how=how
+    )
     seconds = tokens / time.tokens * time.seconds / kept.share
     busy = computing(time) * kept.running * used / devices
     used_energy = energy(power_of(cluster, world, upkeep=how.upkeep), devices, seconds, busy)

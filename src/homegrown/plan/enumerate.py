@@ -28,6 +28,10 @@ RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 """From the fastest to the smallest."""
 
 
+Sort = tuple[int, int, int, Schedule, float]
+"""What makes a difference between frames: all but how a device comes by as many tokens at a time."""
+
+
 class Frame(NamedTuple):
     """What a device computes of a micro-batch, and when."""
 
@@ -37,6 +41,11 @@ class Frame(NamedTuple):
     parts: int
     schedule: Schedule
     micro_batch: int
+
+    @property
+    def sort(self) -> Sort:
+        """Frames alike but for cutting twice as many sequences in twice as many pieces are of one sort."""
+        return self.tp, self.pp, self.parts, self.schedule, self.micro_batch / self.cp
 
     @property
     def model(self) -> int:
@@ -55,13 +64,18 @@ class Frame(NamedTuple):
         return 2 * self.pp if self.schedule == "dual" else self.unit
 
 
-class _Fold(NamedTuple):
+class Fold(NamedTuple):
     """Experts over the devices of a stage, replicas, and sequences of a step."""
 
     ep: int
     etp: int
     dp: int
     batch: int
+
+    @property
+    def spread(self) -> int:
+        """Devices that share the experts of a layer."""
+        return self.ep * self.etp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,31 +127,35 @@ class Space:
                         if self.replicas(frame):
                             yield frame
 
-    def folds(self, frame: Frame) -> Iterator[Layout]:
-        """All second halves of a frame, as layouts with the least recomputation there may be.
+    def folds(self, frame: Frame) -> Iterator[Fold]:
+        """All second halves of a frame."""
+        inner = frame.cp * frame.tp
+        for ep, etp in self._experts(frame):
+            found = self._data_parallel(frame, ep * etp // gcd(ep * etp, inner))
+            if found and self._tables(found[0] * inner):
+                yield Fold(ep, etp, *found)
 
-        Layouts that differ only in how n-gram tables are spread come one after the other, from the fewest devices.
-        """
-        for fold in self._folds(frame):
-            for embp in self._tables(fold.dp * frame.cp * frame.tp):
-                yield self._layout(frame, fold, embp)
+    def layouts(self, frame: Frame, fold: Fold) -> Iterator[Layout]:
+        """All layouts of both halves, with the least recomputation there may be: they differ in the devices that n-gram
+        tables are spread over."""
+        for embp in self._tables(fold.dp * frame.cp * frame.tp):
+            yield self._layout(frame, fold, embp)
 
     def corners(self, frame: Frame) -> Iterator[Layout]:
-        """Folds of a frame at which sizes are least, and most, with the most recomputation there may be."""
-        folds = list(self._folds(frame))
+        """Layouts of a frame whose sizes are least, and most, with the most recomputation there may be."""
+        folds = list(self.folds(frame))
         if not folds:
             return
-        widest = max(folds, key=lambda fold: fold.ep * fold.etp)
+        widest = max(folds, key=lambda fold: fold.spread)
         for end, fold in ((0, folds[0]), (-1, widest), (-1, folds[-1])):
-            tables = self._tables(fold.dp * frame.cp * frame.tp)
-            if tables and (end == 0 or fold is not folds[0]):
-                yield replace(self._layout(frame, fold, tables[end]), recompute=self.recomputes()[-1])
+            embp = self._tables(fold.dp * frame.cp * frame.tp)[end]
+            yield replace(self._layout(frame, fold, embp), recompute=self.recomputes()[-1])
 
     def alone(self, frame: Frame, ep: int, etp: int) -> Layout:
         """A replica by itself, of one stage, that cuts layers as a frame and a fold do."""
         replicas = ep * etp
         one = frame._replace(pp=1, parts=1, schedule="1f1b")
-        return self._layout(one, _Fold(ep, etp, replicas, replicas * frame.micro_batch), 1)
+        return self._layout(one, Fold(ep, etp, replicas, replicas * frame.micro_batch), 1)
 
     def widest(self, frame: Frame) -> list[tuple[int, int]]:
         """The widest spread of experts in each degree to which they may be cut; a frame's folds go no further."""
@@ -177,14 +195,7 @@ class Space:
             return range(first, self.most // each + 1)
         return () if self.batch % each else (rounds for rounds in divisors(self.batch // each) if rounds >= first)
 
-    def _folds(self, frame: Frame) -> Iterator[_Fold]:
-        inner = frame.cp * frame.tp
-        for ep, etp in self._experts(frame):
-            found = self._data_parallel(frame, ep * etp // gcd(ep * etp, inner))
-            if found:
-                yield _Fold(ep, etp, *found)
-
-    def _layout(self, frame: Frame, fold: _Fold, embp: int) -> Layout:
+    def _layout(self, frame: Frame, fold: Fold, embp: int) -> Layout:
         pins = self.pins
         return Layout(
             tp=frame.tp,

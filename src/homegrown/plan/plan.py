@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from homegrown.config.errors import ConfigError
 from homegrown.plan.assume import assumptions
@@ -12,14 +12,15 @@ from homegrown.plan.basis import basis_dtype, basis_of, check_precision, utilisa
 from homegrown.plan.constants import Constants
 from homegrown.plan.course import Course, Leg, usual_batch
 from homegrown.plan.days import PLAIN, Upkeeping, outlook
+from homegrown.plan.drawn import kernels_of, limits_of, spans_of
 from homegrown.plan.enumerate import BATCH_SLACK, Space, space_on
 from homegrown.plan.facts import Cluster, Shape
 from homegrown.plan.memory import memory
 from homegrown.plan.pins import Pins
 from homegrown.plan.quantity import EXPECTED, Interval, World, intervals
 from homegrown.plan.results import Candidate, Memory, Plan, Stage
-from homegrown.plan.search import Found, Model, search
-from homegrown.plan.step import step_time
+from homegrown.plan.search import Found, search
+from homegrown.plan.step import StepModel, step_time
 
 Tick = Callable[[str, float], None]
 """Told what is done at the moment, and which share of the whole plan is behind it."""
@@ -61,8 +62,12 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Searched:
+    """What was found for a leg, and the model by which."""
+
     leg: Leg
     found: Found
+    model: StepModel
+    capacity: float
     seconds: float
 
     @property
@@ -138,18 +143,13 @@ def _search(
     space: Space, cluster: Cluster, leg: Leg, wishes: Wishes, tick: Callable[[float], None] | None
 ) -> _Searched:
     begun = time.perf_counter()
-    shape, constants = space.shape, Constants.at(EXPECTED)
-    machine = cluster.machine(EXPECTED)
-    model = Model(
-        need=lambda layout: memory(shape, layout),
-        time=lambda layout: step_time(shape, layout, machine, constants),
-        machine=machine,
-    )
-    limit = wishes.limit or machine.memory
-    found = search(space, model, limit, count=wishes.count, tick=tick)
+    machine, constants = cluster.machine(EXPECTED), Constants.at(EXPECTED)
+    model = StepModel(space.shape, machine, constants)
+    capacity = wishes.limit or machine.memory
+    found = search(space, model, lambda layout: memory(space.shape, layout), capacity, count=wishes.count, tick=tick)
     if not found.best:
-        raise ConfigError(_why_none(space, found, limit, leg))
-    return _Searched(leg, found, time.perf_counter() - begun)
+        raise ConfigError(_why_none(space, found, capacity, leg))
+    return _Searched(leg, found, model, capacity, time.perf_counter() - begun)
 
 
 def _why_none(space: Space, found: Found, limit: float, leg: Leg) -> str:
@@ -166,6 +166,7 @@ def _why_none(space: Space, found: Found, limit: float, leg: Leg) -> str:
 
 
 def _stage(one: _Searched, figures: Mapping[str, Interval], basis: str) -> Stage:
+    layout = one.best.layout
     return Stage(
         name=one.leg.name,
         tokens=one.leg.tokens,
@@ -176,26 +177,24 @@ def _stage(one: _Searched, figures: Mapping[str, Interval], basis: str) -> Stage
         considered=one.found.considered,
         fitting=one.found.fitting,
         seconds=one.seconds,
+        capacity=one.capacity,
+        kernels=kernels_of(one.model, layout),
+        limits=limits_of(one.model),
+        timeline=spans_of(one.model, layout),
     )
 
 
 def _run(
     shape: Shape, cluster: Cluster, devices: int, searched: Sequence[_Searched], wishes: Wishes, world: World
 ) -> dict[str, float]:
-    """All figures of a run in one world, those of stages under their numbers."""
-    found: dict[str, float] = {}
-    for number, one in enumerate(searched):
-        layout = one.best.layout
-        for name, value in stage_figures(
-            shape, cluster, devices, one.leg.tokens, replace(one.best, layout=layout), wishes, world
-        ).items():
-            found[f"{number}.{name}"] = value
-            if name in SUMMED:
-                found[f"{_TOTAL}.{name}"] = found.get(f"{_TOTAL}.{name}", 0.0) + value
-    found[f"{_TOTAL}.goodput"] = sum(
-        found[f"{number}.goodput"] * found[f"{number}.days"] for number in range(len(searched))
-    ) / found[f"{_TOTAL}.days"]  # fmt: skip
-    return found
+    """All figures of a run in one world: those of stages under their numbers, those of the run under its name."""
+    stages = [stage_figures(shape, cluster, devices, one.leg.tokens, one.best, wishes, world) for one in searched]
+    total = {name: sum(stage[name] for stage in stages) for name in SUMMED if all(name in stage for stage in stages)}
+    total["goodput"] = sum(stage["goodput"] * stage["days"] for stage in stages) / total["days"]
+    total["mw"] = total["mwh"] / total["days"] / 24
+    total["spares_needed"] = max(stage["spares_needed"] for stage in stages)
+    named = {str(number): stage for number, stage in enumerate(stages)} | {_TOTAL: total}
+    return {f"{where}.{name}": value for where, figures in named.items() for name, value in figures.items()}
 
 
 def stage_figures(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
-from homegrown.plan.bounds import Bounds, ideal_pace
-from homegrown.plan.enumerate import Space
-from homegrown.plan.layout import Layout, Recompute
+from homegrown.plan.bounds import Bounds
+from homegrown.plan.enumerate import Fold, Frame, Sort, Space
+from homegrown.plan.layout import Layout
 from homegrown.plan.results import Candidate, Memory
 from homegrown.plan.step import StepModel
 
 Tick = Callable[[float], None]
 """Told which share of the search is done."""
+Need = Callable[[Layout], Memory]
+"""Memory of a layout."""
 EVERY = 64
 """Frames between two ticks."""
 
@@ -23,9 +25,8 @@ class Found:
     """What a search found.
 
     Attributes:
-        best: by tokens a second, the best first.
-        considered: layouts that were looked at one by one. fitting: those among them that were as good as the best so
-            far, and fitted.
+        best: by tokens a second, the best first; one of each sort.
+        considered: layouts that were looked at. fitting: those among them that fit and might have been the best.
         frames, skipped: frames in all, and those that bounds ruled out with all of their layouts.
         smallest: bytes that a layout needs at least that did not fit; 0 if all did.
     """
@@ -41,13 +42,14 @@ class Found:
 def search(
     space: Space,
     model: StepModel,
-    need: Callable[[Layout], Memory],
+    need: Need,
     limit: float,
     *,
     count: int = 5,
     tick: Tick | None = None,
 ) -> Found:
-    """The best layouts of a space: those with most tokens a second that fit.
+    """The best layouts of a space: those with most tokens a second that fit. Of each sort only the best one counts, lest
+    the list be filled with layouts that hardly differ.
 
     Frames are taken in order of what they could do at best, so that the first that cannot be among the best ends the
     search. Recomputation costs time and saves memory, nothing else: of layouts that differ in it alone, those are not
@@ -62,8 +64,8 @@ def search(
         tick: told the progress.
     """
     bounds = Bounds(space, model, need)
-    frames = sorted((ideal_pace(space, frame, model.machine), frame) for frame in space.frames())
-    race = _Race(model, need, limit, count)
+    frames = sorted((bounds.of_frame(frame), frame) for frame in space.frames())
+    race = _Race(space, model, need, bounds, limit, count)
     skipped, smallest = 0, 0.0
     for done, (pace, frame) in enumerate(frames):
         if tick is not None and done % EVERY == 0:
@@ -71,16 +73,14 @@ def search(
         if pace >= race.limit:
             skipped += len(frames) - done
             break
-        if bounds.pace(frame) >= race.limit:
+        floor = bounds.memory(frame)
+        if floor.least > limit:
             skipped += 1
+            smallest = min(smallest or floor.least, floor.least)
             continue
-        least = bounds.memory(frame)
-        if least > limit:
-            skipped += 1
-            smallest = min(smallest or least, least)
-            continue
-        for layout in space.folds(frame):
-            race.enter(layout, space.recomputes())
+        for fold in space.folds(frame):
+            if floor.of(fold.spread) <= limit:
+                race.enter(frame, fold)
     return Found(
         best=race.best,
         considered=race.considered,
@@ -92,45 +92,55 @@ def search(
 
 
 class _Race:
-    """The best layouts so far."""
+    """The best layout of each of the best sorts so far."""
 
-    def __init__(self, model: StepModel, need: Callable[[Layout], Memory], limit: float, count: int) -> None:
-        self._model, self._need = model, need
+    def __init__(self, space: Space, model: StepModel, need: Need, bounds: Bounds, limit: float, count: int) -> None:
+        self._space, self._model, self._need, self._bounds = space, model, need, bounds
+        self._limit, self._count = limit, count
+        self._kept: dict[Sort, tuple[float, Candidate]] = {}
         self.considered = self.fitting = 0
         self.smallest = 0.0
-        self._limit, self._count = limit, count
-        self._heap: list[tuple[float, int, Candidate]] = []
-
-    @property
-    def limit(self) -> float:
-        """Seconds of a token from which on a layout is not among the best."""
-        return -self._heap[0][0] if len(self._heap) == self._count else float("inf")
+        self.limit = inf  # seconds of a token from which on a layout is not among the best
 
     @property
     def best(self) -> tuple[Candidate, ...]:
         """From the best."""
-        return tuple(candidate for *_, candidate in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1])))
+        return tuple(candidate for _, candidate in sorted(self._kept.values(), key=lambda entry: entry[0]))
 
-    def enter(self, layout: Layout, recomputes: Iterable[Recompute]) -> None:
-        """Look at a layout, with as little recomputation as fits."""
+    def enter(self, frame: Frame, fold: Fold) -> None:
+        """Look at all layouts of a frame and a fold, each with as little recomputation as fits.
+
+        Rows of n-gram tables travel least where the tables are everywhere, so that one bound is enough for all.
+        """
+        first, *others = self._space.layouts(frame, fold)
+        self.considered += 1 + len(others)
+        if self._bounds.of_layout(replace(first, embp=1)) < self.limit:
+            for layout in (first, *others):
+                self._enter(frame, layout)
+
+    def _enter(self, frame: Frame, layout: Layout) -> None:
+        recomputes = self._space.recomputes()
+        least = self._need(replace(layout, recompute=recomputes[-1])).total
+        if least > self._limit:
+            self.smallest = min(self.smallest or least, least)
+            return
         for recompute in recomputes:
-            one = replace(layout, recompute=recompute) if recompute != layout.recompute else layout
-            self.considered += 1
-            time = self._model.step_time(one)
-            pace = time.seconds / time.tokens
-            if pace >= self.limit:
+            one = replace(layout, recompute=recompute)
+            if self._bounds.of_layout(one) >= self.limit:
                 return
             memory = self._need(one)
             if memory.total <= self._limit:
-                self._keep(pace, Candidate(layout=one, time=time, memory=memory))
+                self.fitting += 1
+                self._keep(frame, Candidate(layout=one, time=self._model.step_time(one), memory=memory))
                 return
-            self.smallest = min(self.smallest or memory.total, memory.total)
 
-    def _keep(self, pace: float, candidate: Candidate) -> None:
-        """Of equals the one that came first stays: a later one has a lower second number, and leaves earlier."""
-        self.fitting += 1
-        entry = (-pace, -self.considered, candidate)
-        if len(self._heap) == self._count:
-            heapq.heapreplace(self._heap, entry)
-        else:
-            heapq.heappush(self._heap, entry)
+    def _keep(self, frame: Frame, candidate: Candidate) -> None:
+        """Keep a layout if it is better than the one of its sort, and than the worst of the best."""
+        pace, sort = candidate.time.seconds / candidate.time.tokens, frame.sort
+        if pace >= min(self.limit, self._kept[sort][0] if sort in self._kept else inf):
+            return
+        self._kept[sort] = pace, candidate
+        if len(self._kept) > self._count:
+            del self._kept[max(self._kept, key=lambda one: self._kept[one][0])]
+        if len(self._kept) == self._count:
+            self.limit = max(pace for pace, _ in self._kept.values())
