@@ -1,8 +1,8 @@
 """`homegrown plan --from-run`: what a measured run says about the next one on its machine.
 
-The planner lists the kernels of a step (`kernels`, `update`) and times each by a roofline on what the run's own check of
-the machine found: FLOP/s of matrix products, bytes/s of memory. Of a measured step a share f goes with the number of
-kernels, the rest with their roofline seconds W, so that another step takes
+The planner lists the kernels of a step (`kernels`, `update`) and times each by a roofline on what the run's own check
+of the machine found: FLOP/s of matrix products, bytes/s of memory. Of a measured step a share f goes with the number
+of kernels, the rest with their roofline seconds W, so that another step takes
 
     t' = t ((1 - f) W'/W + f K'/K)
 

@@ -78,7 +78,9 @@ def _run(values: dict[str, Any], where: str) -> Run:
         raise ConfigError(f"{entry.where}: 'mark' is missing; it says how good the source is: {', '.join(MARKS)}")
     if not _DATE.fullmatch(date):
         raise ConfigError(f"{entry.at('date')} = {date!r}: must be written as 2025, 2025-03 or 2025-03-31")
-    kind = entry.choice("kind", KINDS, None)
+    kind = entry.choice("kind", (*KINDS, None), None)
+    if kind is None:
+        raise entry.missing("kind", f"one of {', '.join(KINDS)}")
     inputs = inputs_of(kind, Open(entry.take("inputs", {}), entry.at("inputs"), entry.origin))
     outcome = Entry(entry.take("published", {}), entry.at("published"), entry.origin)
     run = Run(
