@@ -22,7 +22,7 @@ WORDS: Mapping[str, tuple[Any, ...]] = {
     name: get_args(get_type_hints(Layout)[name])
     for name in ("schedule", "recompute", "zero", "precision", "dispatch", "optimizer")
 }
-KNOWN = (*SIZES, *WORDS, *FLAGS, "comm_share")
+KNOWN = (*SIZES, *WORDS, *FLAGS, "comm_share", "layers")
 MOST = 2000
 """Layouts that a run may leave open: more are no longer an input but a search."""
 
@@ -88,9 +88,19 @@ def _checked(entry: Entry, key: str, value: Any) -> Any:
         raise ConfigError(f"{name}: must be true or false")
     if key in WORDS and (isinstance(value, bool) or value not in WORDS[key]):
         raise ConfigError(f"{name}: must be one of {', '.join(map(str, WORDS[key]))}")
+    if key == "layers":
+        return _layers(name, value)
     if key == "comm_share" and not ((whole or isinstance(value, float)) and 0 <= value < 1):
         raise ConfigError(f"{name}: must be a share of the device, at least 0 and below 1")
     return value
+
+
+def _layers(name: str, value: Any) -> tuple[int, ...]:
+    """Layers of each pipeline part, from pairs: so many parts in a row with so many layers each."""
+    pairs = value if isinstance(value, list) else [None]
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(type(size) is int for size in pair) for pair in pairs):
+        raise ConfigError(f"{name}: must be a list of pairs, parts in a row and the layers of each: [[1, 0], [126, 1]]")
+    return tuple(layers for parts, layers in pairs for _ in range(parts))
 
 
 def _combined(choices: Choices) -> list[dict[str, Any]]:

@@ -46,9 +46,10 @@ class Job:
         self.work = token_work(job.work, self.shape)
 
     def _fastest(self, case: tuple[Layout, ...]) -> Layout:
-        """The fastest layout that fits, at the best guess; of those that do not fit the smallest, if none does."""
+        """The fastest layout that fits, at the best guess. If none does by the planner's count the fastest of all: one
+        of them did run."""
         room = self.scene.machine(self.job.cluster, EXPECTED).memory
-        found: list[tuple[float, float, Layout]] = []
+        found: list[tuple[bool, float, Layout]] = []
         problem: ConfigError | None = None
         for layout in case:
             try:
@@ -56,7 +57,7 @@ class Job:
             except ConfigError as error:
                 problem = error
                 continue
-            found.append((max(held / room, 1.0), time, layout))
+            found.append((held > room, time, layout))
         if not found:
             raise problem or ConfigError("no layout")
         return min(found, key=lambda entry: entry[:2])[2]
