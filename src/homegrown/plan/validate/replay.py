@@ -34,18 +34,24 @@ class Outcome:
 
     Attributes:
         predicted: the best guess and the 80 % interval.
-        error: predicted over published less one, or the difference in points; 0 where a bound is kept.
     """
 
     run: Run
     published: Published
     predicted: Interval
-    error: float
 
     @property
     def figure(self) -> Figure:
         """What is compared."""
         return FIGURES[self.published.figure]
+
+    @property
+    def error(self) -> float:
+        """Predicted over published less one, or the difference in points of a share; 0 where a bound is kept."""
+        value, known = self.predicted.value, self.published
+        if (known.bound == "at least" and value >= known.low) or (known.bound == "at most" and value <= known.high):
+            return 0.0
+        return value - known.value if self.figure.points else value / known.value - 1
 
     @property
     def certain(self) -> bool:
@@ -153,13 +159,6 @@ def _outcomes(run: Run, predicted: Mapping[str, Interval]) -> list[Outcome]:
                 f"run {run.id!r}: published.{published.key}: the planner does not say this of such inputs, but "
                 f"{', '.join(known)}"
             )
-        interval = predicted[published.key]
-        found.append(Outcome(run=run, published=published, predicted=interval, error=_error(published, interval.value)))
+        found.append(Outcome(run=run, published=published, predicted=predicted[published.key]))
     return found
 
-
-def _error(published: Published, value: float) -> float:
-    kept = {"at least": value >= published.low, "at most": value <= published.high}
-    if kept.get(published.bound, False):
-        return 0.0
-    return value - published.value if FIGURES[published.figure].points else value / published.value - 1

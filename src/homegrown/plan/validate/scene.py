@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from homegrown.plan.catalogue import Catalogue
+from homegrown.plan.catalogue import Catalogue, plain
 from homegrown.plan.constants import Constants
 from homegrown.plan.facts import Cluster, Machine, Shape
 from homegrown.plan.memory import Overheads
@@ -38,13 +38,14 @@ class Scene:
         self._overheads: dict[World, Overheads] = {}
 
     @cached_property
-    def _presets(self) -> frozenset[str]:
-        return frozenset(preset_shape_names())
+    def _presets(self) -> Mapping[str, str]:
+        return {plain(name): name for name in preset_shape_names()}
 
     def shape(self, model: str | Shape, *, draft_head: bool = True) -> Shape:
         """A model of the catalogue or a preset, or the shape itself; with its draft head or without."""
         if isinstance(model, str):
-            model = preset_shape(model) if model in self._presets else self.catalogue.shape(model)
+            preset = self._presets.get(plain(model))
+            model = preset_shape(preset) if preset else self.catalogue.shape(model)
         return model if draft_head or model.draft is None else replace(model, draft=None, draft_steps=0)
 
     def cluster(self, name: str) -> Cluster:
