@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
+from typing import NamedTuple
 
-from homegrown.plan.activations import activations, in_flight
+from homegrown.plan.activations import Activations, activations, in_flight
 from homegrown.plan.facts import Experts, Shape
 from homegrown.plan.kernel import cut_of
 from homegrown.plan.layout import Layout
@@ -82,22 +83,41 @@ def memory(shape: Shape, layout: Layout, overheads: Overheads | None = None) -> 
     Raises:
         ConfigError: `layout.layers` does not fit the model.
     """
-    stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
-    found = [_on_stage(shape, layout, held, overheads or expected()) for held in stages]
-    return max(found, key=lambda memory: memory.total)
+    return max(stage_memory(shape, layout, overheads).values(), key=lambda memory: memory.total)
 
 
 def stage_memory(shape: Shape, layout: Layout, overheads: Overheads | None = None) -> dict[int, Memory]:
     """Bytes on a device of each stage that differs from those before it, by the stage's number."""
-    stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
-    return {held.stage: _on_stage(shape, layout, held, overheads or expected()) for held in stages}
-
-
-def _on_stage(shape: Shape, layout: Layout, held: Held, overheads: Overheads) -> Memory:
+    known = overheads or expected()
     cut = cut_of(layout)
-    looked_up = cut.routed * layout.micro_batches * shape.ngram_tables * shape.ngram_width
-    owned = states(held, layout, overheads.rules, looked_up)
-    first, *layers, end, logits = activations(shape, cut)
+    everywhere = _Everywhere(
+        looked_up=cut.routed * layout.micro_batches * shape.ngram_tables * shape.ngram_width,
+        activations=activations(shape, cut),
+        fullest=_fullest(shape, layout, known.skew),
+        communication=_communication(shape, layout, known),
+    )
+    stages = stages_of(shape, layout.pp, layout.parts, layout.layers, layout.sequence, layout.schedule)
+    return {held.stage: _on_stage(layout, held, everywhere, known) for held in stages}
+
+
+class _Everywhere(NamedTuple):
+    """What is the same on all stages.
+
+    Attributes:
+        looked_up: numbers of n-gram rows that a device looks up in a step.
+        fullest: tokens of the fullest expert rank over their mean.
+        communication: bytes of buffers.
+    """
+
+    looked_up: float
+    activations: tuple[Activations, ...]
+    fullest: float
+    communication: float
+
+
+def _on_stage(layout: Layout, held: Held, everywhere: _Everywhere, overheads: Overheads) -> Memory:
+    owned = states(held, layout, overheads.rules, everywhere.looked_up)
+    first, *layers, end, logits = everywhere.activations
     flight = in_flight(layout, held.stage)
     copies = 2 if layout.schedule == "dual" and layout.pp > 1 else 1
     # DualPipe's micro-batches are of one stage's layers, and a device holds two stages'.
@@ -109,7 +129,6 @@ def _on_stage(shape: Shape, layout: Layout, held: Held, overheads: Overheads) ->
     again = max((layer.again + 2 * layer.widest for layer in present), default=0.0)
     if held.last:
         again = max(again, end.again + 2 * end.widest, logits.widest)
-    fullest = _fullest(shape, layout, overheads.skew)
     optimizer = owned.layers.optimizer + owned.experts.optimizer + owned.ends.optimizer + owned.tables.optimizer
     here = 0.0 if layout.offload else 1.0
     parts = {
@@ -124,8 +143,8 @@ def _on_stage(shape: Shape, layout: Layout, held: Held, overheads: Overheads) ->
         "activations": activation,
         "ends' activations": ends + held.last * logits.kept,
         "backward": again,
-        "experts' slack": (fullest - 1.0) * flight * sum(routed),
-        "communication": _communication(shape, layout, overheads),
+        "experts' slack": (everywhere.fullest - 1.0) * flight * sum(routed),
+        "communication": everywhere.communication,
         "reserve": overheads.reserve + overheads.waste * (activation + ends),
     }
     return Memory(parts={name: size for name, size in parts.items() if size}, host=(1.0 - here) * optimizer)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from homegrown.config.errors import ConfigError
@@ -136,9 +136,7 @@ class Roofline:
             again.add(kernel, self.seconds(kernel))
         for kernel in kernels.backward:
             backward.add(kernel, self.seconds(kernel, backward=True))
-        parts = {
-            part: forward.parts[part] + backward.parts[part] for part in {**forward.parts, **backward.parts}
-        }
+        parts = {part: forward.parts[part] + backward.parts[part] for part in {**forward.parts, **backward.parts}}
         return Price(
             forward.total, backward.total, again.total, backward.weights, forward.products, backward.products,
             forward.experts, backward.experts + again.experts, forward.core, backward.core, parts, again.flops,
@@ -164,4 +162,3 @@ class _Sum:
             self.core += seconds
         if kernel.part == "experts":
             self.experts += seconds
-

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,9 +45,10 @@ def _passes(stage: Stage, number: int) -> Plot:
     kinds = [kind for kind in KINDS if any(span.kind == kind for span in shown)]
 
     def paint(_: Figure, axes: Axes) -> None:
+        paired = Counter((span.device, span.start, span.end) for span in shown)
         for kind in kinds:
             drawn = [span for span in shown if span.kind == kind and span.start < ends]
-            axes.add_patch(PathPatch(_boxes(drawn, rows), facecolor=KINDS[kind][1], linewidth=0))
+            axes.add_patch(PathPatch(_boxes(drawn, rows, paired), facecolor=KINDS[kind][1], linewidth=0))
         axes.set_xlim(0, ends)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [str(row + 1) for row in rows], color=INK)
@@ -60,6 +62,10 @@ def _passes(stage: Stage, number: int) -> Plot:
     stages = 1 + max(span.device for span in spans)
     busy = sum(span.end - span.start for span in shown) / (len(rows) * end)
     micro_batches = len({span.micro_batch for span in spans})
+    all_ = stage.best.layout.micro_batches
+    some = (
+        f" Drawn for {micro_batches} of {all_}, which repeat one another in the middle." if all_ > micro_batches else ""
+    )
     cut = "" if ends >= end else f" Shown: the first {quantity(ends, 's')}."
     few = "" if len(rows) == stages else f" Shown: {len(rows)} of its stages."
     return plot(
@@ -69,7 +75,7 @@ def _passes(stage: Stage, number: int) -> Plot:
         summary=f"{micro_batches} micro-batches pass forward and backward through {stages} "
         f"pipeline stages in {quantity(end, 's')}; the stages drawn compute for {busy:.0%} of it.",
         caption=f"{micro_batches} micro-batches, {words.SCHEDULES[stage.best.layout.schedule]}; gaps are waiting."
-        + cut + few,
+        + some + cut + few,
         size=(460, 120 + 15 * len(rows)),
         wide=(WIDE[0], 110 + 16 * len(rows)),
     )  # fmt: skip
@@ -89,16 +95,19 @@ def _window(spans: Sequence[Span], end: float) -> float:
     return sorted(span.start for span in spans)[_MOST]
 
 
-def _boxes(spans: Sequence[Span], rows: Sequence[int]) -> Path:
-    """All passes of one kind as one path: a page with thousands of elements is slow."""
+def _boxes(spans: Sequence[Span], rows: Sequence[int], paired: Mapping[tuple[int, float, float], int]) -> Path:
+    """All passes of one kind as one path: a page with thousands of elements is slow. Of two that run together the
+    forward pass is the upper half."""
     places = {device: place for place, device in enumerate(rows)}
     gap = 0.06 * min((span.end - span.start for span in spans), default=0.0)
-    boxes = [
-        [(span.start, y - 0.36), (span.end - gap, y - 0.36), (span.end - gap, y + 0.36), (span.start, y + 0.36)]
-        for span in spans
-        if (y := places[span.device]) is not None
-    ]
-    return Path.make_compound_path(*(Path([*box, box[0]], closed=True) for box in boxes))
+    boxes = []
+    for span in spans:
+        top, bottom = places[span.device] - 0.36, places[span.device] + 0.36
+        if paired[span.device, span.start, span.end] > 1:
+            top, bottom = (top, (top + bottom) / 2) if span.kind == "forward" else ((top + bottom) / 2, bottom)
+        left, right = span.start, span.end - gap
+        boxes.append(Path([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], closed=True))
+    return Path.make_compound_path(*boxes)
 
 
 def _strip(stage: Stage, number: int) -> Plot:
