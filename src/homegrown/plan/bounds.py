@@ -1,35 +1,67 @@
 """What no layout can do better than: seconds of a token, bytes of a device. The search skips layouts by these and so
-loses nothing."""
+loses nothing.
+
+Bounds of time leave out what a step does once (gradients, the update) and what travels between pipeline stages, and
+take the least recomputation and n-gram tables that are everywhere, so that no row travels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from operator import mul
 from typing import NamedTuple
 
-from homegrown.plan.enumerate import Frame, Space
+from homegrown.plan.enumerate import Fold, Frame, Space
+from homegrown.plan.facts import Shape
 from homegrown.plan.layout import Layout
-from homegrown.plan.parts import Part, all_parts
+from homegrown.plan.parts import all_parts
 from homegrown.plan.results import Memory
+from homegrown.plan.routing import largest_of
 from homegrown.plan.schedule import bubble
-from homegrown.plan.step import StepModel
+from homegrown.plan.step import BlockTime, StepModel
 
 AGAIN, EXPERTS = "recomputation", "experts"
 """Components of a block's computation."""
 HELD = ("expert weights", "expert gradients")
 """Components of memory that are shared evenly by the devices that experts are spread over."""
 
+StageNeed = Callable[[Layout], Mapping[int, Memory]]
+"""Memory of a device of each pipeline stage that differs from those before it."""
+
+
+class Passes(NamedTuple):
+    """Seconds of a block, or of a stage, for one micro-batch: of both passes, gradients of weights, and computation."""
+
+    forward: float
+    backward: float
+    weights: float
+    computing: float
+
+    @property
+    def both(self) -> float:
+        """Both passes."""
+        return self.forward + self.backward
+
+
+class Kinds(NamedTuple):
+    """Pipeline stages: how often each sort of stage holds the embedding, layers of each kind and the end; and of which
+    sort each stage is."""
+
+    blocks: tuple[tuple[int, ...], ...]
+    stages: tuple[int, ...]
+
 
 class Floor(NamedTuple):
-    """Bytes that layouts of a frame need at least: of everything but experts, of experts on all devices together that
-    share them, and how many these are at most."""
+    """Bytes that layouts of a frame need at least, by stage: of everything but experts, and of experts on all devices
+    together that share them; and how many these are at most."""
 
-    rest: float
-    experts: float
+    stages: tuple[tuple[float, float], ...]
     widest: int
 
     def of(self, spread: int) -> float:
         """With experts over so many devices."""
-        return self.rest + self.experts / spread
+        return max((rest + experts / spread for rest, experts in self.stages), default=0.0)
 
     @property
     def least(self) -> float:
@@ -38,69 +70,82 @@ class Floor(NamedTuple):
 
 
 class Bounds:
-    """Bounds of the frames of a space, and of single layouts.
+    """Bounds of the frames of a space, and of their folds."""
 
-    Experts cost time in three ways. Their products are the quicker the more tokens each gets, so the wider they are
-    spread; their traffic, and waiting for the fullest of them, is least where they are not spread at all. So a layer
-    takes no less than it does with experts that are everywhere, their products as quick as where they are spread most.
-    N-gram rows travel least, too, where the tables are everywhere. Whatever is done again comes on top, and so does all
-    that a step does once.
-    """
-
-    def __init__(self, space: Space, model: StepModel, need: Callable[[Layout], Memory]) -> None:
+    def __init__(self, space: Space, model: StepModel, need: StageNeed) -> None:
         self._space, self._model, self._need = space, model, need
-        self._known: dict[tuple[int, int, int], tuple[float, ...]] = {}
+        self._frames: dict[tuple[int, int, int], tuple[Passes, ...]] = {}
+        self._folds: dict[tuple[int, int, int, int, int], tuple[Passes, ...]] = {}
 
     def of_frame(self, frame: Frame) -> float:
         """Seconds of a token that no layout of a frame goes below.
 
-        The slowest stage computes every micro-batch, and waits for the others to fill and to empty the pipeline: their
-        time for one micro-batch, shared by the parts when interleaved (arXiv 2104.04473 section 2.2). Each replica has
-        tokens of its own, and waits once in all tokens of a step. Of schedules that fill the gaps with other work it is
-        only certain that they do not wait less than not at all.
+        Experts cost time in three ways. Their products are the quicker the more tokens each gets, so the wider they are
+        spread; their traffic, and waiting for the fullest of them, is least where they are not spread at all. So a
+        layer takes no less than it does with experts that are everywhere, their products as quick as where they are
+        spread most. What schedules wait that fill a pipeline's gaps depends on gradients of experts' weights; of them
+        it is only certain here that they do not wait less than not at all.
         """
-        space, sequences = self._space, frame.micro_batch
-        blocks = self._blocks(frame)
-        parts = all_parts(space.shape, frame.pp, frame.parts, (), space.sequence)
-        every = [_time(blocks, part) for part in parts]
-        stages = [sum(every[stage :: frame.pp]) for stage in range(frame.pp)]
-        slowest = max(stages)
-        gap = 0.0 if frame.schedule in ("zero-bubble", "dual") else (sum(stages) - slowest) / frame.parts
-        return (slowest / (space.replicas(frame) * sequences) + gap / space.most) / space.sequence
+        key = (frame.tp, frame.cp, frame.micro_batch)
+        known = self._frames.get(key)
+        if known is None:
+            known = self._frames[key] = self._least(frame)
+        stages = self._stages(frame, known)
+        slowest = max(stage.both for stage in stages)
+        others = sum(stage.both for stage in stages) - slowest
+        gap = 0.0 if frame.schedule in ("zero-bubble", "dual") else others / frame.parts
+        sequences = frame.micro_batch * self._space.replicas(frame)
+        return (slowest / sequences + gap / self._space.most) / self._space.sequence
 
-    def of_layout(self, layout: Layout) -> float:
-        """Seconds of a token that a layout does not go below: its passes and what its pipeline waits."""
-        times = self._model.stage_times(layout)
+    def of_fold(self, frame: Frame, fold: Fold) -> float:
+        """Seconds of a token that no layout of a frame and a fold goes below: passes, what the pipeline waits, and what
+        all wait for the slowest device."""
+        key = (frame.tp, frame.cp, frame.micro_batch, fold.ep, fold.etp)
+        known = self._folds.get(key)
+        if known is None:
+            blocks = self._model.blocks(self._space.alone(frame, fold.ep, fold.etp))
+            known = self._folds[key] = tuple(map(_passes, (blocks.first, *blocks.layers, blocks.last)))
+        stages = self._stages(frame, known)
+        slowest = max(stages, key=lambda stage: stage.both)
         waiting = bubble(
-            layout.schedule, layout.parts, [time.forward for time in times], [time.backward for time in times],
-            [time.weights for time in times],
+            frame.schedule, frame.parts, [stage.forward for stage in stages], [stage.backward for stage in stages],
+            [stage.weights for stage in stages],
         )  # fmt: skip
-        return (layout.micro_batches * max(time.both for time in times) + waiting) / layout.tokens
+        count = fold.batch // (fold.dp * frame.micro_batch)
+        devices = frame.model * fold.dp
+        late = self._model.constants.spread * largest_of(devices) if devices > 1 else 0.0
+        seconds = count * slowest.both + waiting + late * (count * slowest.computing + waiting)
+        return (seconds + self._model.constants.between) / (fold.batch * self._space.sequence)
 
     def memory(self, frame: Frame) -> Floor:
-        """Bytes that layouts of a frame need at least on their fullest device.
+        """Bytes that layouts of a frame need at least.
 
-        Each component only shrinks with all sizes of a fold, or only grows with them: weights shrink as experts and
-        tables are spread further, buffers and the slack of uneven experts grow. So none is below its least at the
-        folds where sizes are least and most. Experts' weights are in proportion to how wide they are spread.
+        Each component of a stage only shrinks with all sizes of a fold, or only grows with them: weights shrink as
+        experts and tables are spread further, buffers and the slack of uneven experts grow. So none is below its least
+        at the folds where sizes are least and most. Experts' weights are in proportion to how wide they are spread.
         """
-        corners = [(layout.ep * layout.etp, self._need(layout).parts) for layout in self._space.corners(frame)]
+        corners = [(layout.ep * layout.etp, self._need(layout)) for layout in self._space.corners(frame)]
         if not corners:
-            return Floor(0.0, 0.0, 1)
+            return Floor((), 1)
         spread, widest = max(corners, key=lambda corner: corner[0])
-        experts = sum(widest.get(name, 0.0) for name in HELD)
-        least = sum(min(parts.get(name, 0.0) for _, parts in corners) for name in corners[0][1])
-        return Floor(least - experts, experts * spread, spread)
+        stages = []
+        for stage, memory in widest.items():
+            parts = [found[stage].parts for _, found in corners]
+            experts = sum(memory.parts.get(name, 0.0) for name in HELD)
+            names = [name for name in memory.parts if name not in HELD]
+            stages.append((sum(min(each.get(name, 0.0) for each in parts) for name in names), experts * spread))
+        return Floor(tuple(stages), spread)
 
-    def _blocks(self, frame: Frame) -> tuple[float, ...]:
-        """Least seconds of the embedding, of a layer of each kind, and of the end, for one micro-batch."""
-        key = (frame.tp, frame.cp, frame.micro_batch)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._timed(frame)
-        return known
+    def _stages(self, frame: Frame, blocks: tuple[Passes, ...]) -> list[Passes]:
+        kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
+        columns = list(zip(*blocks, strict=True))
+        times = [
+            Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks
+        ]
+        return [times[kind] for kind in kinds.stages]
 
-    def _timed(self, frame: Frame) -> tuple[float, ...]:
+    def _least(self, frame: Frame) -> tuple[Passes, ...]:
+        """Of the embedding, of a layer of each kind, and of the end."""
         everywhere = self._model.blocks(self._space.alone(frame, 1, 1))
         spread = [self._model.blocks(self._space.alone(frame, ep, etp)) for ep, etp in self._space.widest(frame)]
         least = []
@@ -109,14 +154,23 @@ class Bounds:
             if 0 < number <= len(everywhere.layers) and EXPERTS in block.compute:
                 quickest = min(other.layers[number - 1].compute[EXPERTS] for other in spread)
                 kept -= max(block.compute[EXPERTS] - quickest, 0.0)
-            least.append(kept)
+            least.append(Passes(kept, 0.0, 0.0, 0.0))
         return tuple(least)
 
 
-def _time(blocks: tuple[float, ...], part: Part) -> float:
-    first, *layers, last = blocks
-    return (
-        sum(count * seconds for count, seconds in zip(part.layers, layers, strict=True))
-        + part.first * first
-        + part.last * last
-    )
+def _passes(block: BlockTime) -> Passes:
+    computing = block.forward + block.backward - sum(block.exposed.values())
+    return Passes(block.forward, block.backward, block.weights, computing)
+
+
+@lru_cache(maxsize=4096)
+def _kinds(shape: Shape, pp: int, parts: int, sequence: int) -> Kinds:
+    every = all_parts(shape, pp, parts, (), sequence)
+    kinds: dict[tuple[int, ...], int] = {}
+    stages = []
+    for stage in range(pp):
+        own = every[stage::pp]
+        layers = map(sum, zip(*(part.layers for part in own), strict=True))
+        kind = (sum(part.first for part in own), *layers, sum(part.last for part in own))
+        stages.append(kinds.setdefault(kind, len(kinds)))
+    return Kinds(tuple(kinds), tuple(stages))

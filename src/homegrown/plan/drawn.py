@@ -9,8 +9,8 @@ from homegrown.plan.roofline import Roofline
 from homegrown.plan.step import StepModel
 from homegrown.plan.timeline import timeline
 
-MOST = 40_000
-"""Passes of micro-batches in a timeline; a step with more has none, since nobody could see them."""
+MOST = 6000
+"""Passes of a timeline: more could not be told apart, and micro-batches in the middle only repeat one another."""
 
 
 def kernels_of(model: StepModel, layout: Layout) -> tuple[KernelTime, ...]:
@@ -38,12 +38,12 @@ def limits_of(model: StepModel) -> dict[str, float]:
 
 
 def spans_of(model: StepModel, layout: Layout) -> tuple[Span, ...]:
-    """What each pipeline stage does when; nothing without a pipeline, or with more passes than can be seen."""
-    if layout.pp == 1 or 3 * layout.pp * layout.parts * layout.micro_batches > MOST:
+    """What each pipeline stage does when, for `micro_batches_of` a step; nothing without a pipeline."""
+    if layout.pp == 1:
         return ()
     times = model.stage_times(layout)
     events = timeline(
-        layout.schedule, layout.parts, layout.micro_batches, [time.forward for time in times],
+        layout.schedule, layout.parts, micro_batches_of(layout), [time.forward for time in times],
         [time.backward for time in times], [time.weights for time in times],
     )  # fmt: skip
     return tuple(
@@ -53,3 +53,10 @@ def spans_of(model: StepModel, layout: Layout) -> tuple[Span, ...]:
         )
         for event in events
     )  # fmt: skip
+
+
+def micro_batches_of(layout: Layout) -> int:
+    """Micro-batches of a timeline: all of them, or as many multiples of twice the stages as can be told apart."""
+    unit = 2 * layout.pp
+    most = max(MOST // (3 * layout.pp * layout.parts) // unit, 1) * unit
+    return min(layout.micro_batches, most)

@@ -152,10 +152,10 @@ class Space:
             yield replace(self._layout(frame, fold, embp), recompute=self.recomputes()[-1])
 
     def alone(self, frame: Frame, ep: int, etp: int) -> Layout:
-        """A replica by itself, of one stage, that cuts layers as a frame and a fold do."""
+        """One stage that cuts layers as a frame and a fold do, with several micro-batches and tables everywhere."""
         replicas = ep * etp
         one = frame._replace(pp=1, parts=1, schedule="1f1b")
-        return self._layout(one, Fold(ep, etp, replicas, replicas * frame.micro_batch), 1)
+        return self._layout(one, Fold(ep, etp, replicas, 2 * replicas * frame.micro_batch), 1)
 
     def widest(self, frame: Frame) -> list[tuple[int, int]]:
         """The widest spread of experts in each degree to which they may be cut; a frame's folds go no further."""

@@ -146,7 +146,7 @@ def _search(
     machine, constants = cluster.machine(EXPECTED), Constants.at(EXPECTED)
     model = StepModel(space.shape, machine, constants)
     capacity = wishes.limit or machine.memory
-    found = search(space, model, lambda layout: memory(space.shape, layout), capacity, count=wishes.count, tick=tick)
+    found = search(space, model, capacity, count=wishes.count, tick=tick)
     if not found.best:
         raise ConfigError(_why_none(space, found, capacity, leg))
     return _Searched(leg, found, model, capacity, time.perf_counter() - begun)

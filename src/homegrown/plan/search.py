@@ -8,14 +8,12 @@ from math import inf
 
 from homegrown.plan.bounds import Bounds
 from homegrown.plan.enumerate import Fold, Frame, Sort, Space
-from homegrown.plan.layout import Layout
-from homegrown.plan.results import Candidate, Memory
+from homegrown.plan.memory import memory, stage_memory
+from homegrown.plan.results import Candidate
 from homegrown.plan.step import StepModel
 
 Tick = Callable[[float], None]
 """Told which share of the search is done."""
-Need = Callable[[Layout], Memory]
-"""Memory of a layout."""
 EVERY = 64
 """Frames between two ticks."""
 
@@ -42,7 +40,6 @@ class Found:
 def search(
     space: Space,
     model: StepModel,
-    need: Need,
     limit: float,
     *,
     count: int = 5,
@@ -58,14 +55,14 @@ def search(
     Args:
         space: the valid layouts.
         model: of step times, with everything at its best guess.
-        need: memory of a layout.
         limit: bytes of a device.
         count: how many are wanted.
         tick: told the progress.
     """
-    bounds = Bounds(space, model, need)
+    shape = space.shape
+    bounds = Bounds(space, model, lambda layout: stage_memory(shape, layout))
     frames = sorted((bounds.of_frame(frame), frame) for frame in space.frames())
-    race = _Race(space, model, need, bounds, limit, count)
+    race = _Race(space, model, limit, count)
     skipped, smallest = 0, 0.0
     for done, (pace, frame) in enumerate(frames):
         if tick is not None and done % EVERY == 0:
@@ -79,7 +76,7 @@ def search(
             smallest = min(smallest or floor.least, floor.least)
             continue
         for fold in space.folds(frame):
-            if floor.of(fold.spread) <= limit:
+            if floor.of(fold.spread) <= limit and bounds.of_fold(frame, fold) < race.limit:
                 race.enter(frame, fold)
     return Found(
         best=race.best,
@@ -94,8 +91,8 @@ def search(
 class _Race:
     """The best layout of each of the best sorts so far."""
 
-    def __init__(self, space: Space, model: StepModel, need: Need, bounds: Bounds, limit: float, count: int) -> None:
-        self._space, self._model, self._need, self._bounds = space, model, need, bounds
+    def __init__(self, space: Space, model: StepModel, limit: float, count: int) -> None:
+        self._space, self._model = space, model
         self._limit, self._count = limit, count
         self._kept: dict[Sort, tuple[float, Candidate]] = {}
         self.considered = self.fitting = 0
@@ -108,31 +105,17 @@ class _Race:
         return tuple(candidate for _, candidate in sorted(self._kept.values(), key=lambda entry: entry[0]))
 
     def enter(self, frame: Frame, fold: Fold) -> None:
-        """Look at all layouts of a frame and a fold, each with as little recomputation as fits.
-
-        Rows of n-gram tables travel least where the tables are everywhere, so that one bound is enough for all.
-        """
-        first, *others = self._space.layouts(frame, fold)
-        self.considered += 1 + len(others)
-        if self._bounds.of_layout(replace(first, embp=1)) < self.limit:
-            for layout in (first, *others):
-                self._enter(frame, layout)
-
-    def _enter(self, frame: Frame, layout: Layout) -> None:
-        recomputes = self._space.recomputes()
-        least = self._need(replace(layout, recompute=recomputes[-1])).total
-        if least > self._limit:
-            self.smallest = min(self.smallest or least, least)
-            return
-        for recompute in recomputes:
-            one = replace(layout, recompute=recompute)
-            if self._bounds.of_layout(one) >= self.limit:
-                return
-            memory = self._need(one)
-            if memory.total <= self._limit:
-                self.fitting += 1
-                self._keep(frame, Candidate(layout=one, time=self._model.step_time(one), memory=memory))
-                return
+        """Look at all layouts of a frame and a fold, each with as little recomputation as fits."""
+        for layout in self._space.layouts(frame, fold):
+            for recompute in self._space.recomputes():
+                one = replace(layout, recompute=recompute)
+                self.considered += 1
+                need = memory(self._space.shape, one)
+                if need.total <= self._limit:
+                    self.fitting += 1
+                    self._keep(frame, Candidate(layout=one, time=self._model.step_time(one), memory=need))
+                    break
+                self.smallest = min(self.smallest or need.total, need.total)
 
     def _keep(self, frame: Frame, candidate: Candidate) -> None:
         """Keep a layout if it is better than the one of its sort, and than the worst of the best."""

@@ -7,10 +7,10 @@ import pytest
 
 from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.constants import Constants
-from homegrown.plan.drawing import MOST_SPANS, drawing, drawn_micro_batches
+from homegrown.plan.drawn import MOST, kernels_of, limits_of, micro_batches_of, spans_of
 from homegrown.plan.layout import Layout
 from homegrown.plan.quantity import EXPECTED
-from homegrown.plan.step import step_time
+from homegrown.plan.step import StepModel, step_time
 
 SHAPE = Catalogue.load().shape("gpt-22b")
 MACHINE = Catalogue.load().cluster("hgx-a100").machine(EXPECTED)
@@ -18,20 +18,23 @@ CONSTANTS = Constants.at(EXPECTED)
 LAYOUT = Layout(tp=8, pp=4, dp=2, batch=64, sequence=2048, schedule="1f1b", recompute="none", optimizer="adamw")
 
 
+MODEL = StepModel(SHAPE, MACHINE, CONSTANTS)
+
+
 @pytest.fixture(scope="module")
-def drawn():
-    return drawing(SHAPE, LAYOUT, MACHINE, CONSTANTS)
+def kernels():
+    return kernels_of(MODEL, LAYOUT)
 
 
-def test_kernels_take_as_long_as_the_step_computes(drawn):
+def test_kernels_take_as_long_as_the_step_computes(kernels):
     time = step_time(SHAPE, LAYOUT, MACHINE, CONSTANTS)
-    assert sum(kernel.seconds for kernel in drawn.kernels) == pytest.approx(sum(time.compute.values()), rel=0.02)
+    assert sum(kernel.seconds for kernel in kernels) == pytest.approx(sum(time.compute.values()), rel=0.02)
 
 
-def test_kernels_do_the_work_of_the_slowest_stage(drawn):
+def test_kernels_do_the_work_of_the_slowest_stage(kernels):
     """A quarter of the layers, and the head on the last stage, which is the slowest."""
     tokens = LAYOUT.tokens / LAYOUT.dp / LAYOUT.tp
-    own = sum(kernel.flops for kernel in drawn.kernels)
+    own = sum(kernel.flops for kernel in kernels)
     hidden, sequence = SHAPE.hidden, LAYOUT.sequence
     layer = 2 * 12 * hidden**2 + 2 * 2 * hidden * sequence / 2
     for layers in (11, 12):
@@ -41,39 +44,41 @@ def test_kernels_do_the_work_of_the_slowest_stage(drawn):
     pytest.fail(f"{own:.3g} is no work of 11 or 12 layers and the head")
 
 
-def test_nothing_is_above_its_roof(drawn):
-    assert drawn.limits["bf16"] < MACHINE.peak["bf16"]
-    assert drawn.limits["memory"] < MACHINE.bandwidth
-    for kernel in drawn.kernels:
+def test_nothing_is_above_its_roof(kernels):
+    limits = limits_of(MODEL)
+    assert limits["bf16"] < MACHINE.peak["bf16"]
+    assert limits["memory"] < MACHINE.bandwidth
+    for kernel in kernels:
         if kernel.flops:
-            roof = min(drawn.limits[kernel.dtype], drawn.limits["memory"] * kernel.flops / kernel.bytes)
+            roof = min(limits[kernel.dtype], limits["memory"] * kernel.flops / kernel.bytes)
             assert kernel.flops / kernel.seconds <= roof * (1 + 1e-9), kernel.name
         else:
-            assert kernel.bytes / kernel.seconds <= drawn.limits["memory"] * (1 + 1e-9), kernel.name
+            assert kernel.bytes / kernel.seconds <= limits["memory"] * (1 + 1e-9), kernel.name
 
 
-def test_timeline_is_as_long_as_the_pipeline(drawn):
+def test_timeline_is_as_long_as_the_pipeline():
+    timeline = spans_of(MODEL, LAYOUT)
     time = step_time(SHAPE, LAYOUT, MACHINE, CONSTANTS)
     around = {"dp"}
     work = sum(time.compute.values()) + sum(seconds for name, seconds in time.exposed.items() if name not in around)
-    end = max(span.end for span in drawn.timeline)
+    end = max(span.end for span in timeline)
     assert end == pytest.approx(work + time.bubble, rel=0.02)
-    assert {span.kind for span in drawn.timeline} == {"forward", "backward"}
-    assert len(drawn.timeline) == 2 * LAYOUT.pp * LAYOUT.micro_batches
+    assert {span.kind for span in timeline} == {"forward", "backward"}
+    assert len(timeline) == 2 * LAYOUT.pp * LAYOUT.micro_batches
     for device in range(LAYOUT.pp):
-        own = sorted((span.start, span.end) for span in drawn.timeline if span.device == device)
+        own = sorted((span.start, span.end) for span in timeline if span.device == device)
         assert all(before[1] <= after[0] + 1e-12 for before, after in pairwise(own))
 
 
 def test_long_timelines_are_those_of_fewer_micro_batches():
     many = dataclasses.replace(LAYOUT, batch=64 * 100)
-    assert drawn_micro_batches(LAYOUT) == LAYOUT.micro_batches
-    count = drawn_micro_batches(many)
+    assert micro_batches_of(LAYOUT) == LAYOUT.micro_batches
+    count = micro_batches_of(many)
     assert count < many.micro_batches
     assert count % (2 * many.pp) == 0
-    assert len(drawing(SHAPE, many, MACHINE, CONSTANTS).timeline) <= MOST_SPANS
+    assert len(spans_of(MODEL, many)) <= MOST
 
 
 def test_no_pipeline_no_timeline():
     flat = Layout(tp=8, dp=2, batch=16, sequence=2048, recompute="none", optimizer="adamw")
-    assert drawing(SHAPE, flat, MACHINE, CONSTANTS).timeline == ()
+    assert spans_of(MODEL, flat) == ()
