@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from homegrown.plan.facts import Machine
 from homegrown.plan.serving.constants import Constants
@@ -53,8 +52,3 @@ def padded(rows: float) -> float:
     if rows == int(rows):
         return math.ceil(rows / TILE) * TILE
     return max(rows, TILE * (1 - math.exp(-rows))) + (TILE / 2 if rows > TILE else 0.0)
-
-
-def fullest(devices: int) -> float:
-    """Standard deviations of the largest of so many normal figures above their mean (Blom 1958)."""
-    return 0.0 if devices <= 1 else NormalDist().inv_cdf((devices - 0.375) / (devices + 0.25))

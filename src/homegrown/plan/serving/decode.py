@@ -33,10 +33,6 @@ class Decode:
         """Seconds of an output token, as a reader sees it."""
         return sum(self.parts(batch).values()) / self.speculation.accepted
 
-    def rate(self, batch: float) -> float:
-        """Output tokens/s of a device."""
-        return batch / self.pool.tp / self.tpot(batch)
-
     def largest(self, bound: float, most: float) -> float:
         """The largest batch of a group, at most `most`, whose tokens take no longer than the bound; 0 if none does."""
         if self.tpot(1.0) > bound:

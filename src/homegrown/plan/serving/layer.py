@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homegrown.plan.facts import Attention, Layers, Shape
-from homegrown.plan.serving.clock import TILE, Clock, fullest
+from homegrown.plan.routing import largest_of
+from homegrown.plan.serving.clock import TILE, Clock
 from homegrown.plan.serving.links import all_gather, all_reduce
 from homegrown.plan.serving.routing import Routing, routed, traffic
 from homegrown.plan.serving.setup import WIDTH, Pool, Precision
@@ -169,7 +170,7 @@ def core_time(clock: Clock, work: Pass, attention: Attention) -> float:
     sparse = constants.sparse_share if attention.budget else constants.core_share
     share = sparse if work.precision.keys == work.precision.core else min(sparse, constants.dequantised_share)
     requests = sum(span.requests for span in work.spans)
-    waiting = 1 + work.uneven / math.sqrt(max(requests, 1.0)) * fullest(work.pool.groups)
+    waiting = 1 + work.uneven / math.sqrt(max(requests, 1.0)) * largest_of(work.pool.groups)
     return clock.kernel(flops * waiting, size * waiting, work.precision.core, share) + clock.constants.kernel_floor
 
 

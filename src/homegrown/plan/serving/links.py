@@ -10,7 +10,8 @@ from homegrown.plan.serving.clock import Clock
 
 UNDER_WAY = 48
 """Messages that a device has under way at once. With a hop of 7.5 us it reproduces dispatch over 8 to 256 ranks in
-DeepEP, docs/legacy.md, to 15 %, and with one of 20 us what UCCL-EP, ep/README.md, measured over a slower network."""
+DeepEP, docs/legacy.md, to 20 %, and with one of 20 us what UCCL-EP, ep/README.md, measured over a slower network to a
+third."""
 
 
 def levels(clock: Clock, devices: int) -> Iterator[tuple[Link, int, int]]:

@@ -50,12 +50,12 @@ class Prefill:
         seconds = self.at(found + whole * chunk, missed - whole * chunk, stretch) if missed > whole * chunk else 0.0
         if whole <= SAMPLES:
             return seconds + sum(self.at(found + index * chunk, chunk, stretch) for index in range(whole))
-        places = [round(index * (whole - 1) / (SAMPLES - 1)) for index in range(SAMPLES)]
+        # The first chunk sees the fewest keys; from the second on seconds are summed by trapezia over the timed ones.
+        places = [1 + round(index * (whole - 2) / (SAMPLES - 1)) for index in range(SAMPLES)]
         times = [self.at(found + place * chunk, chunk, stretch) for place in places]
-        # The first chunk attends least; from the second on seconds are summed by trapezia over the sampled ones.
         for left, right, low, high in zip(places, places[1:], times, times[1:], strict=False):
             seconds += (right - left) * (low + high) / 2
-        return seconds + (times[0] + times[-1]) / 2
+        return seconds + self.at(found, chunk, stretch) + (times[0] + times[-1]) / 2
 
     def line(self, far: float) -> tuple[float, float]:
         """a and b of a token's seconds a + b x at position x, from chunks near a tenth of `far` and at its end."""

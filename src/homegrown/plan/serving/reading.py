@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from homegrown.config.errors import ConfigError
 from homegrown.config.files import build
 from homegrown.plan.reading import Entry
-from homegrown.plan.serving.setup import Pool, Precision, Requests, Setup, Speculation, Traffic
+from homegrown.plan.serving.setup import Dtype, Exchange, Pool, Precision, Requests, Setup, Speculation, Traffic
 from homegrown.plan.units import COUNT, FACTOR, TIME, Dimension, context
 
 T = TypeVar("T", Pool, Precision, Speculation)
+
+_WORDS: Mapping[type, Mapping[str, tuple[str, ...]]] = {
+    Pool: {"exchange": get_args(Exchange)},
+    Precision: dict.fromkeys(("weights", "experts", "keys", "core", "dispatch", "index", "tables"), get_args(Dtype)),
+    Speculation: {},
+}
+"""Keys that take one of some words."""
 
 
 def read_setup(table: Mapping[str, Any], where: str) -> Setup:
@@ -116,6 +123,9 @@ def _part(kind: type[T], entry: Entry, key: str) -> T:
         raise ConfigError(
             f"{entry.at(key)}: 'devices' is missing; it must be the devices that share one copy of the model"
         )
+    for name, words in _WORDS[kind].items():
+        if name in table and table[name] not in words:
+            raise ConfigError(f"{entry.at(key)}.{name} = {table[name]!r}: must be one of {', '.join(words)}")
     return build(kind, dict(table), entry.at(key))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from homegrown.plan.facts import Experts
-from homegrown.plan.serving.clock import Clock, fullest
+from homegrown.plan.routing import largest_of, reached
+from homegrown.plan.serving.clock import Clock
 from homegrown.plan.serving.links import all_to_all, levels
 from homegrown.plan.serving.setup import WIDTH, Pool, Precision
 
@@ -29,7 +30,7 @@ def routed(clock: Clock, pool: Pool, experts: Experts, rows: float) -> Routing:
     tokens = rows * pool.groups / (pool.devices / pool.experts_over)
     held = (experts.routed + pool.spares) / pool.experts_over
     chance = 1 - (1 - min(experts.real / experts.routed, 1.0)) ** tokens
-    worst = fullest(pool.experts_over)
+    worst = largest_of(pool.experts_over)
     touched = min(held * chance + worst * math.sqrt(held * chance * (1 - chance)), math.ceil(held))
     mean = tokens * experts.real / pool.experts_over
     popularity = clock.constants.popularity * (clock.constants.rebalanced if pool.spares else 1.0)
@@ -65,19 +66,12 @@ def traffic(clock: Clock, pool: Pool, precision: Precision, experts: Experts, ro
 
 
 def copies(clock: Clock, pool: Pool, experts: Experts, chosen: float) -> float:
-    """Times that a token leaves its device when one copy serves all experts of a node.
-
-    Of N nodes, N (1 - (1 - 1/N)^k) hold one of k experts chosen evenly (of at most `reach` nodes, where the router
-    limits them); within a node copies go to each device that holds one.
-    """
-    sizes = [above for _, _, above in levels(clock, pool.experts_over)]
-    nodes = pool.experts_over / sizes[0]
-    if nodes <= 1:
-        devices = pool.experts_over
-        return devices * (1 - (1 - 1 / devices) ** chosen)
-    met = nodes * (1 - (1 - 1 / nodes) ** chosen)
-    reach = getattr(experts, "reach", 0)
-    return min(met, reach) if reach else met
+    """Times that a token leaves its device when one copy serves all experts of a node (arXiv 2412.19437 section 3.2.2);
+    within a single node, when one serves all experts of a device."""
+    nodes = round(pool.experts_over / next(levels(clock, pool.experts_over))[2])
+    if nodes > 1:
+        return reached(replace(experts, real=chosen), nodes)
+    return reached(replace(experts, real=chosen, reach=0), pool.experts_over)
 
 
 LARGE = 512

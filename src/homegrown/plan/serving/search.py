@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from homegrown.plan.facts import Cluster, Shape
 from homegrown.plan.quantity import EXPECTED, TENTH
@@ -19,7 +20,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Devices of an instance, and of a group, that are looked at."""
 CHUNKS = (4096, 8192, 16384)
 """Tokens of a prefill step that are looked at."""
-BATCHES = 16
+BATCHES = 14
 """Batches between one and the largest at which a layout is timed for the front."""
 
 
@@ -40,7 +41,7 @@ class Served:
     zero_aware: bool = True
     overlap: bool = True
 
-    @property
+    @cached_property
     def clock(self) -> Clock:
         """A device at its best guess."""
         return Clock(self.cluster.machine(EXPECTED), Constants.at(EXPECTED))
@@ -129,7 +130,7 @@ def decode_points(served: Served, most: int, bound: float) -> dict[int, DecodePo
             continue
         batch = decode.largest(bound, largest) if bound else largest
         if batch:
-            point = DecodePoint(pool, batch, decode.tpot(batch), decode.rate(batch))
+            point = _timed(decode, batch)
             found[pool.devices] = max(found.get(pool.devices, point), point, key=lambda point: point.rate)
     return found
 
@@ -153,6 +154,11 @@ def prefill_points(served: Served, most: int, bound: float) -> dict[int, Prefill
     return found
 
 
+def _timed(decode: Decode, batch: float) -> DecodePoint:
+    seconds = decode.tpot(batch)
+    return DecodePoint(decode.pool, batch, seconds, batch / decode.pool.tp / seconds)
+
+
 def front(served: Served, most: int) -> list[DecodePoint]:
     """Layouts and batches that none is better than in both throughput and latency, the quickest first."""
     points = []
@@ -162,7 +168,7 @@ def front(served: Served, most: int) -> list[DecodePoint]:
             continue
         for step in range(BATCHES):
             batch = largest ** (step / (BATCHES - 1))
-            points.append(DecodePoint(pool, batch, decode.tpot(batch), decode.rate(batch)))
+            points.append(_timed(decode, batch))
     kept: list[DecodePoint] = []
     for point in sorted(points, key=lambda point: (point.tpot, -point.rate)):
         if not kept or point.rate > kept[-1].rate:

@@ -8,6 +8,7 @@ from typing import Literal
 from homegrown.config.errors import ConfigError
 
 Dtype = Literal["bf16", "fp8", "int8", "fp4"]
+Exchange = Literal["dispatch", "replicated"]
 
 WIDTH = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5 + 1 / 16}
 """Bytes of a number; four-bit ones have a scale of a byte for sixteen of them."""
@@ -163,7 +164,7 @@ class Pool:
     tp: int = 1
     ep: int = 0
     spares: int = 0
-    exchange: Literal["dispatch", "replicated"] = "dispatch"
+    exchange: Exchange = "dispatch"
     zero_aware: bool = True
     overlap: bool = True
     micro_batches: Literal[0, 1, 2] = 0
