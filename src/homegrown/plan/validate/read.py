@@ -24,12 +24,11 @@ _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 
 
 def shipped_runs() -> tuple[Run, ...]:
-    """The runs that the package brings along, file by file."""
+    """The runs that the package brings along, kind by kind, within a kind file by file."""
     folder = resources.files("homegrown.plan") / "data" / "runs"
-    entries = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name
-    )
-    return _distinct(run for entry in entries for run in _runs(tomllib.loads(entry.read_text("utf-8")), entry.name))
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+    runs = _distinct(run for file in files for run in _runs(tomllib.loads(file.read_text("utf-8")), file.name))
+    return tuple(sorted(runs, key=lambda run: KINDS.index(run.kind)))
 
 
 def read_runs(path: Path) -> tuple[Run, ...]:

@@ -161,4 +161,3 @@ def _outcomes(run: Run, predicted: Mapping[str, Interval]) -> list[Outcome]:
             )
         found.append(Outcome(run=run, published=published, predicted=predicted[published.key]))
     return found
-
