@@ -108,6 +108,11 @@ COMMANDS: Commands = {
             "homegrown.cli.plan",
             "plan a run before it is paid for: layout, step time, memory, failures, days, energy, cost, with intervals",
         ),
+        Command(
+            "audit",
+            "homegrown.cli.audit",
+            "check a claim about a training run: what it implies, what contradicts what, what would settle it",
+        ),
     ],
 }
 
