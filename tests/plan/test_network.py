@@ -7,7 +7,16 @@ import random
 import pytest
 
 from homegrown.plan.facts import Experts, Link
-from homegrown.plan.network import Group, all_gather, all_reduce, all_to_all, expert_traffic, reduce_scatter, send, spans
+from homegrown.plan.network import (
+    Group,
+    all_gather,
+    all_reduce,
+    all_to_all,
+    expert_traffic,
+    reduce_scatter,
+    send,
+    spans,
+)
 
 NODE = Link("node", 8, 100e9, 100e9, 0.0)
 POD = Link("pod", 64, 50e9, 50e9, 0.0)

@@ -11,7 +11,7 @@ from homegrown.config.errors import ConfigError
 from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.constants import Constants
 from homegrown.plan.facts import Layers, Machine, Shape
-from homegrown.plan.layout import Layout
+from homegrown.plan.layout import Layout, Schedule
 from homegrown.plan.quantity import EXPECTED, World
 from homegrown.plan.results import StepTime
 from homegrown.plan.shapes import preset_shape
@@ -72,7 +72,7 @@ def test_bubble_shrinks_with_micro_batches_and_parts() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "zero-bubble"])
-def test_step_is_what_its_timeline_says(schedule: str) -> None:
+def test_step_is_what_its_timeline_says(schedule: Schedule) -> None:
     layout = replace(DENSE, schedule=schedule)
     model = StepModel(LLAMA, NODES, CONSTANTS)
     stages = model.stage_times(layout)

@@ -2,8 +2,8 @@
 
 A group of `size` devices, `stride` apart, spreads over nested domains: so many of it in a node, so many in a superpod,
 all of it in the cluster. A collective goes tier by tier, a hop of it costs latency, and since it goes in pieces, all
-tiers work at once and the slowest sets its pace (alpha-beta model: Hockney 1994; hierarchical collectives: arXiv
-1909.04061; bytes per device of each phase: Thakur, Rabenseifner, Gropp 2005, doi 10.1177/1094342005051521).
+tiers work at once and the slowest sets its pace (alpha-beta model and bytes of each phase: Thakur, Rabenseifner, Gropp
+2005, doi 10.1177/1094342005051521; hierarchical collectives: arXiv 1807.11205 section 3.3).
 """
 
 from __future__ import annotations
