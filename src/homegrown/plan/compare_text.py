@@ -72,6 +72,8 @@ def notes(comparison: Comparison) -> Iterator[str]:
     """What stands below the tables: what could not be planned; layouts, prices, sale and export; assumptions."""
     yield from (f"{row.cluster}, {row.question}: {row.problem}" for row in comparison.rows if row.problem)
     yield "Intervals hold four of five worlds; ratios are to the first column, world by world."
+    if any(row.figures["memory"].high > 1 for row in comparison.rows if row.figures):
+        yield "Memory above 100 %: in worlds with less of it, or with fuller expert ranks, that layout would not fit."
     for row in comparison.clusters:
         yield f"{row.cluster}: {row.title}"
         yield from (f"  {note}" for note in row.notes)

@@ -92,9 +92,7 @@ def outlook(
         snapshots (`paused`), as shares of the time; `spares_needed` nodes; `days`, `device_hours`, `mwh`, `mw` on
         average, and, where there is a price, `usd`.
     """
-    failures, _, kept = kept_going(
-        cluster, time.seconds, devices=devices, used=used, state=state, world=world, how=how
-    )
+    failures, _, kept = kept_going(cluster, time.seconds, devices=devices, used=used, state=state, world=world, how=how)
     seconds = tokens / time.tokens * time.seconds / kept.share
     busy = computing(time) * kept.running * used / devices
     used_energy = energy(power_of(cluster, world, upkeep=how.upkeep), devices, seconds, busy)

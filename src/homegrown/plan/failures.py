@@ -81,8 +81,8 @@ class Failures:
 
         A run that needs a repair to go on is a loss system: lost parts are its busy servers, and while one more than
         the spares is lost, nothing else can fail. So the share is Erlang's (1917), and does not depend on how repair
-        times are distributed. Where both nodes and pods run short, the wait for one gives time to repair the other: none
-        where waits are long against repairs, and in proportion where they are short; the middle of the two is taken.
+        times are distributed. Where both nodes and pods run short, the wait for one gives time to repair the other: no
+        time where waits are long against repairs, in proportion where they are short; the middle of the two is taken.
         """
         node, pod = self.nodes * self.repair, self.pods * self.pod_repair
         long = _wait(node, self.spares) + _wait(pod, self.spare_pods)
