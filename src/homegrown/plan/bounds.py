@@ -7,7 +7,7 @@ take the least recomputation and n-gram tables that are everywhere, so that no r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import mul
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from homegrown.plan.facts import Shape
 from homegrown.plan.layout import Layout
 from homegrown.plan.parts import all_parts
 from homegrown.plan.results import Memory
-from homegrown.plan.routing import largest_of
+from homegrown.plan.routing import imbalance, largest_of
 from homegrown.plan.schedule import bubble
 from homegrown.plan.step import BlockTime, StepModel
 
@@ -42,6 +42,14 @@ class Passes(NamedTuple):
     def both(self) -> float:
         """Both passes."""
         return self.forward + self.backward
+
+
+class Least(NamedTuple):
+    """Least seconds, both passes of one micro-batch: of the embedding, a layer of each kind and the end; and of experts'
+    products in each kind of layer."""
+
+    blocks: tuple[float, ...]
+    experts: tuple[float, ...]
 
 
 class Kinds(NamedTuple):
@@ -74,7 +82,7 @@ class Bounds:
 
     def __init__(self, space: Space, model: StepModel, need: StageNeed) -> None:
         self._space, self._model, self._need = space, model, need
-        self._frames: dict[tuple[int, int, int], tuple[Passes, ...]] = {}
+        self._frames: dict[tuple[int, int, int], Least] = {}
         self._folds: dict[tuple[int, int, int, int, int], tuple[Passes, ...]] = {}
 
     def of_frame(self, frame: Frame) -> float:
@@ -86,16 +94,25 @@ class Bounds:
         spread most. What schedules wait that fill a pipeline's gaps depends on gradients of experts' weights; of them
         it is only certain here that they do not wait less than not at all.
         """
-        key = (frame.tp, frame.cp, frame.micro_batch)
-        known = self._frames.get(key)
-        if known is None:
-            known = self._frames[key] = self._least(frame)
-        stages = self._stages(frame, known)
-        slowest = max(stage.both for stage in stages)
-        others = sum(stage.both for stage in stages) - slowest
+        return self._roughly(frame, self._least(frame).blocks, self._space.replicas(frame), self._space.most)
+
+    def of_fold_at_least(self, frame: Frame, fold: Fold) -> float:
+        """The same of a fold, quickly: with its replicas, and waiting for the fullest of its experts."""
+        least = self._least(frame)
+        tokens = frame.micro_batch * self._space.sequence / (frame.cp * frame.tp) * fold.ep
+        skew, blocks = self._model.constants.skew, list(least.blocks)
+        for number, (layers, seconds) in enumerate(zip(self._space.shape.layers, least.experts, strict=True), start=1):
+            if layers.experts is not None and fold.ep > 1 and not self._space.pins.balanced:
+                blocks[number] += (imbalance(layers.experts, fold.ep, tokens, skew) - 1.0) * seconds
+        return self._roughly(frame, blocks, fold.dp, fold.batch)
+
+    def _roughly(self, frame: Frame, blocks: Sequence[float], replicas: int, batch: int) -> float:
+        kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
+        times = [sum(map(mul, counts, blocks)) for counts in kinds.blocks]
+        slowest = max(times)
+        others = sum(times[kind] for kind in kinds.stages) - slowest
         gap = 0.0 if frame.schedule in ("zero-bubble", "dual") else others / frame.parts
-        sequences = frame.micro_batch * self._space.replicas(frame)
-        return (slowest / sequences + gap / self._space.most) / self._space.sequence
+        return (slowest / (frame.micro_batch * replicas) + gap / batch) / self._space.sequence
 
     def of_fold(self, frame: Frame, fold: Fold) -> float:
         """Seconds of a token that no layout of a frame and a fold goes below: passes, what the pipeline waits, and what
@@ -117,16 +134,16 @@ class Bounds:
         seconds = count * slowest.both + waiting + late * (count * slowest.computing + waiting)
         return (seconds + self._model.constants.between) / (fold.batch * self._space.sequence)
 
-    def memory(self, frame: Frame) -> Floor:
+    def memory(self, frame: Frame, folds: Sequence[Fold]) -> Floor:
         """Bytes that layouts of a frame need at least.
 
         Each component of a stage only shrinks with all sizes of a fold, or only grows with them: weights shrink as
         experts and tables are spread further, buffers and the slack of uneven experts grow. So none is below its least
         at the folds where sizes are least and most. Experts' weights are in proportion to how wide they are spread.
         """
-        corners = [(layout.ep * layout.etp, self._need(layout)) for layout in self._space.corners(frame)]
-        if not corners:
+        if not folds:
             return Floor((), 1)
+        corners = [(layout.ep * layout.etp, self._need(layout)) for layout in self._space.corners(frame, folds)]
         spread, widest = max(corners, key=lambda corner: corner[0])
         stages = []
         for stage, memory in widest.items():
@@ -139,23 +156,29 @@ class Bounds:
     def _stages(self, frame: Frame, blocks: tuple[Passes, ...]) -> list[Passes]:
         kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
         columns = list(zip(*blocks, strict=True))
-        times = [
-            Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks
-        ]
+        times = [Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks]
         return [times[kind] for kind in kinds.stages]
 
-    def _least(self, frame: Frame) -> tuple[Passes, ...]:
-        """Of the embedding, of a layer of each kind, and of the end."""
+    def _least(self, frame: Frame) -> Least:
+        key = (frame.tp, frame.cp, frame.micro_batch)
+        known = self._frames.get(key)
+        if known is not None:
+            return known
         everywhere = self._model.blocks(self._space.alone(frame, 1, 1))
         spread = [self._model.blocks(self._space.alone(frame, ep, etp)) for ep, etp in self._space.widest(frame)]
-        least = []
-        for number, block in enumerate((everywhere.first, *everywhere.layers, everywhere.last)):
-            kept = block.forward + block.backward - block.compute.get(AGAIN, 0.0)
-            if 0 < number <= len(everywhere.layers) and EXPERTS in block.compute:
-                quickest = min(other.layers[number - 1].compute[EXPERTS] for other in spread)
-                kept -= max(block.compute[EXPERTS] - quickest, 0.0)
-            least.append(Passes(kept, 0.0, 0.0, 0.0))
-        return tuple(least)
+        blocks, experts = [_without_again(everywhere.first)], []
+        for number, block in enumerate(everywhere.layers):
+            own = block.compute.get(EXPERTS, 0.0)
+            quickest = min([own, *(other.layers[number].compute.get(EXPERTS, 0.0) for other in spread)])
+            blocks.append(_without_again(block) - own + quickest)
+            experts.append(quickest)
+        blocks.append(_without_again(everywhere.last))
+        self._frames[key] = Least(tuple(blocks), tuple(experts))
+        return self._frames[key]
+
+
+def _without_again(block: BlockTime) -> float:
+    return block.forward + block.backward - block.compute.get(AGAIN, 0.0)
 
 
 def _passes(block: BlockTime) -> Passes:

@@ -92,6 +92,8 @@ def _orthogonalised(classes: Sequence[Class], owners: float) -> Iterator[Kernel]
     scale = fullest(classes, owners) / mean / owners
     item = ITEM["bf16"]
     for low, high, number in classes:
+        if not number:  # layers of a kind that this stage has none of
+            continue
         products = scale * number * NEWTON_SCHULZ
         wide, square = float(low * high), float(low * low)
         for name, inner, columns, moved in (
