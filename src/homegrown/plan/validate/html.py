@@ -11,13 +11,16 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import PercentFormatter
 
 from homegrown.plan.validate import wording
+from homegrown.plan.validate.figures import GROUPS
 from homegrown.plan.validate.replay import Outcome
 from homegrown.plan.validate.summary import by_kind, tables
 from homegrown.report.colour import DARK, LEVELS, LIGHT, Scale
-from homegrown.report.svg import INK, MUTED, SERIES, WIDE, Plot, plot
+from homegrown.report.svg import INK, MUTED, NARROW, SERIES, WIDE, Plot, plot
 
 ROW = 19
 """Height of a line of the plot, in CSS pixels."""
+MOST = 30
+"""Lines of one plot, where a publication has not more of them itself."""
 FARTHEST = 0.6
 """Error at which a mark is set at the plot's edge."""
 
@@ -41,7 +44,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         counted=len(counted),
         hits=sum(not outcome.missed for outcome in counted),
         missed=[outcome for outcome in counted if outcome.missed],
-        plots=[errors_plot(group, members) for group, members in _split(counted)],
+        plots=[errors_plot(number, *piece) for number, piece in enumerate(_split(counted))],
         levels=LEVELS,
         light=_levels(LIGHT),
         dark=_levels(DARK),
@@ -49,14 +52,22 @@ def page(outcomes: Sequence[Outcome]) -> str:
 
 
 def _split(outcomes: Sequence[Outcome]) -> list[tuple[str, list[Outcome]]]:
-    found: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        found.setdefault(outcome.figure.group, []).append(outcome)
-    return list(found.items())
+    """Outcomes by kind of figure, in pieces that a screen holds; a publication's table stays together if it can."""
+    found: list[tuple[str, list[Outcome]]] = []
+    for group in tables(outcomes).values():
+        kinds = dict.fromkeys(outcome.figure.group for outcome in group)
+        for kind in kinds:
+            members = [outcome for outcome in group if outcome.figure.group == kind]
+            room = next((held for name, held in found if name == kind and len(held) + len(members) <= MOST), None)
+            if room is None:
+                found.append((kind, list(members)))
+            else:
+                room.extend(members)
+    return sorted(found, key=lambda entry: GROUPS.index(entry[0]))
 
 
-def errors_plot(group: str, outcomes: Sequence[Outcome]) -> Plot:
-    """Errors of figures of a kind, each with the interval's ends over the published figure."""
+def errors_plot(number: int, group: str, outcomes: Sequence[Outcome]) -> Plot:
+    """Errors of figures of a kind, each with the interval's ends over the published figure; `number` names the plot."""
     lines = list(range(len(outcomes)))[::-1]
 
     def paint(_: Drawing, axes: Axes) -> None:
@@ -77,13 +88,14 @@ def errors_plot(group: str, outcomes: Sequence[Outcome]) -> Plot:
 
     height = 60 + ROW * len(outcomes)
     return plot(
-        f"errors-{group.replace(' ', '-')}",
+        f"errors-{number}",
         paint,
         title=group.capitalize(),
         summary=f"Errors of {len(outcomes)} published figures, each a line with its 80 % interval",
         caption="Predicted over published, less one. Circles are hits, diamonds misses, bars 80 % intervals; what lies "
         f"beyond {FARTHEST:.0%} is set at the edge",
-        size=(WIDE[0], height),
+        size=(NARROW[0], height),
+        wide=(WIDE[0], height),
     )
 
 

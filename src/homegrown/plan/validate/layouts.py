@@ -97,9 +97,11 @@ def _checked(entry: Entry, key: str, value: Any) -> Any:
 
 def _layers(name: str, value: Any) -> tuple[int, ...]:
     """Layers of each pipeline part, from pairs: so many parts in a row with so many layers each."""
-    pairs = value if isinstance(value, list) else [None]
-    if not all(isinstance(pair, list) and len(pair) == 2 and all(type(size) is int for size in pair) for pair in pairs):
-        raise ConfigError(f"{name}: must be a list of pairs, parts in a row and the layers of each: [[1, 0], [126, 1]]")
+    pairs: list[tuple[int, int]] = []
+    for pair in value if isinstance(value, list) else [value]:
+        if not isinstance(pair, list) or len(pair) != 2 or any(type(size) is not int or size < 0 for size in pair):
+            raise ConfigError(f"{name}: must be a list of pairs, parts in a row and layers of each: [[1, 0], [126, 1]]")
+        pairs.append((pair[0], pair[1]))
     return tuple(layers for parts, layers in pairs for _ in range(parts))
 
 
