@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from operator import mul
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from homegrown.plan.routing import imbalance, largest_of
 from homegrown.plan.schedule import bubble
 from homegrown.plan.step import BlockTime, StepModel
 
-AGAIN, EXPERTS = "recomputation", "experts"
+AGAIN, EXPERTS, MOVING = "recomputation", "experts", "moving data"
 """Components of a block's computation."""
 HELD = ("expert weights", "expert gradients")
 """Components of memory that are shared evenly by the devices that experts are spread over."""
@@ -45,8 +46,8 @@ class Passes(NamedTuple):
 
 
 class Least(NamedTuple):
-    """Least seconds, both passes of one micro-batch: of the embedding, a layer of each kind and the end; and of experts'
-    products in each kind of layer."""
+    """Least seconds, both passes of one micro-batch: of the embedding, a layer of each kind and the end; and of the
+    products of experts in each kind of layer."""
 
     blocks: tuple[float, ...]
     experts: tuple[float, ...]
@@ -109,10 +110,18 @@ class Bounds:
     def _roughly(self, frame: Frame, blocks: Sequence[float], replicas: int, batch: int) -> float:
         kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
         times = [sum(map(mul, counts, blocks)) for counts in kinds.blocks]
-        slowest = max(times)
-        others = sum(times[kind] for kind in kinds.stages) - slowest
-        gap = 0.0 if frame.schedule in ("zero-bubble", "dual") else others / frame.parts
-        return (slowest / (frame.micro_batch * replicas) + gap / batch) / self._space.sequence
+        every = [times[kind] for kind in kinds.stages]
+        if frame.schedule == "dual":
+            # A device works on its own stage and on the mirrored one by halves.
+            every = [(near + far) / 2.0 for near, far in zip(every, reversed(every), strict=True)]
+        slowest, sequences = max(every), frame.micro_batch * replicas
+        if frame.schedule == "1f1b":
+            # Whatever stages behind one do, micro-batches come and go through those in front of it.
+            ahead = [0.0, *accumulate(every[:-1])]
+            held_up = (time / sequences + before / batch for time, before in zip(every, ahead, strict=True))
+            return max(held_up) / self._space.sequence
+        gap = (sum(every) - slowest) / frame.parts if frame.schedule == "interleaved" else 0.0
+        return (slowest / sequences + gap / batch) / self._space.sequence
 
     def of_fold(self, frame: Frame, fold: Fold) -> float:
         """Seconds of a token that no layout of a frame and a fold goes below: passes, what the pipeline waits, and what
@@ -124,11 +133,11 @@ class Bounds:
             known = self._folds[key] = tuple(map(_passes, (blocks.first, *blocks.layers, blocks.last)))
         stages = self._stages(frame, known)
         slowest = max(stages, key=lambda stage: stage.both)
-        waiting = bubble(
-            frame.schedule, frame.parts, [stage.forward for stage in stages], [stage.backward for stage in stages],
-            [stage.weights for stage in stages],
-        )  # fmt: skip
         count = fold.batch // (fold.dp * frame.micro_batch)
+        waiting = bubble(
+            frame.schedule, frame.parts, count, [stage.forward for stage in stages],
+            [stage.backward for stage in stages], [stage.weights for stage in stages],
+        )  # fmt: skip
         devices = frame.model * fold.dp
         late = self._model.constants.spread * largest_of(devices) if devices > 1 else 0.0
         seconds = count * slowest.both + waiting + late * (count * slowest.computing + waiting)
@@ -157,7 +166,13 @@ class Bounds:
         kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
         columns = list(zip(*blocks, strict=True))
         times = [Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks]
-        return [times[kind] for kind in kinds.stages]
+        every = [times[kind] for kind in kinds.stages]
+        if frame.schedule != "dual":
+            return every
+        return [
+            Passes(*((near + far) / 2.0 for near, far in zip(*pair, strict=True)))
+            for pair in zip(every, every[::-1], strict=True)
+        ]
 
     def _least(self, frame: Frame) -> Least:
         key = (frame.tp, frame.cp, frame.micro_batch)
@@ -172,7 +187,8 @@ class Bounds:
             quickest = min([own, *(other.layers[number].compute.get(EXPERTS, 0.0) for other in spread)])
             blocks.append(_without_again(block) - own + quickest)
             experts.append(quickest)
-        blocks.append(_without_again(everywhere.last))
+        # The draft head may have experts of its own.
+        blocks.append(min(_computing(block.last) for block in (everywhere, *spread)))
         self._frames[key] = Least(tuple(blocks), tuple(experts))
         return self._frames[key]
 
@@ -197,3 +213,8 @@ def _kinds(shape: Shape, pp: int, parts: int, sequence: int) -> Kinds:
         kind = (sum(part.first for part in own), *layers, sum(part.last for part in own))
         stages.append(kinds.setdefault(kind, len(kinds)))
     return Kinds(tuple(kinds), tuple(stages))
+
+
+def _computing(block: BlockTime) -> float:
+    """Seconds of a block's computation, nothing of it done again and no traffic beside it."""
+    return sum(seconds for part, seconds in block.compute.items() if part not in (AGAIN, MOVING))
