@@ -72,10 +72,16 @@ class TestCompare:
         assert other.ratios["days"].value > 1.5
 
     def test_as_many_days_take_more_of_the_slower(self, comparison):
-        other = comparison.same_days[1]
-        assert other.figures["days"].value == pytest.approx(comparison.asked.figures["days"].value, rel=0.1)
+        """Device-hours hold, so that devices and power are exact for days that the plan met nearly."""
+        asked, other = comparison.asked, comparison.same_days[1]
+        assert other.figures["days"] == asked.figures["days"]
         assert other.figures["devices"].value > 1.5 * 64
+        assert other.figures["devices"].value == pytest.approx(other.devices, rel=0.1)
         assert other.devices % 8 == 0
+        hours = other.figures["devices"].value * other.figures["days"].value * 24
+        assert other.figures["device_hours"].value == pytest.approx(hours)
+        energy = other.figures["mw"].value * other.figures["days"].value * 24
+        assert other.figures["mwh"].value == pytest.approx(energy)
 
     def test_ratios_are_surer_than_what_is_compared(self, catalogue, small):
         """With all that a chip is known by the same, what is uncertain for all clusters cancels."""

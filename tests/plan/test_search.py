@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from homegrown.config import ConfigError
 from homegrown.plan.bounds import Bounds
 from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.constants import Constants
@@ -123,14 +123,15 @@ class TestBounds:
                     need = [memory(space.shape, replace(layout, recompute=way)).total for way in space.recomputes()]
                     assert floor.of(fold.spread) <= min(need) * (1 + 1e-12)
 
-    def test_recomputation_costs_time_and_saves_memory(self, small):
+    def test_recomputation_saves_memory_and_costs_more_than_gradients_could_hide(self, small):
         space, model, _ = small
         for frame in space.frames():
             for fold in space.folds(frame):
                 for layout in space.layouts(frame, fold):
                     ways = [replace(layout, recompute=recompute) for recompute in space.recomputes()]
-                    times = [model.step_time(one).seconds for one in ways]
-                    assert times == pytest.approx(sorted(times), rel=1e-9)
+                    times = [model.step_time(one) for one in ways]
+                    for less, more in pairwise(times):
+                        assert more.seconds >= (less.seconds - less.exposed.get("dp", 0.0)) * (1 - 1e-12)
                     needs = [memory(space.shape, one).total for one in ways]
                     assert needs == sorted(needs, reverse=True)
 
@@ -164,5 +165,6 @@ def test_a_pinned_layout_is_the_only_one():
 
 
 def test_pins_that_leave_nothing():
-    with pytest.raises(ConfigError, match="tp = 16"):
-        case("dense", "hgx-h100", 24, 8192, 24, Pins(tp=16 * 3))
+    space, model, limit = case("dense", "hgx-h100", 24, 8192, 24, Pins(dp=7, micro_batch=1, pp=2))
+    found = search(space, model, limit)
+    assert (found.best, found.considered, found.smallest) == ((), 0, 0.0)

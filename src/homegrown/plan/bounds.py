@@ -22,8 +22,10 @@ from homegrown.plan.routing import imbalance, largest_of
 from homegrown.plan.schedule import bubble
 from homegrown.plan.step import BlockTime, StepModel
 
-AGAIN, EXPERTS, MOVING = "recomputation", "experts", "moving data"
+AGAIN, MOVING, EXPERTS = "recomputation", "moving data", "experts"
 """Components of a block's computation."""
+ASIDE = (AGAIN, MOVING)
+"""Those that are no products or other kernels of the model's own passes."""
 HELD = ("expert weights", "expert gradients")
 """Components of memory that are shared evenly by the devices that experts are spread over."""
 
@@ -46,8 +48,8 @@ class Passes(NamedTuple):
 
 
 class Least(NamedTuple):
-    """Least seconds, both passes of one micro-batch: of the embedding, a layer of each kind and the end; and of the
-    products of experts in each kind of layer."""
+    """Least seconds of both passes of one micro-batch: of the embedding, a layer of each kind and the end; and of the
+    experts' products in each of them."""
 
     blocks: tuple[float, ...]
     experts: tuple[float, ...]
@@ -57,7 +59,7 @@ class Kinds(NamedTuple):
     """Pipeline stages: how often each sort of stage holds the embedding, layers of each kind and the end; and of which
     sort each stage is."""
 
-    blocks: tuple[tuple[int, ...], ...]
+    blocks: tuple[tuple[float, ...], ...]
     stages: tuple[int, ...]
 
 
@@ -102,26 +104,28 @@ class Bounds:
         least = self._least(frame)
         tokens = frame.micro_batch * self._space.sequence / (frame.cp * frame.tp) * fold.ep
         skew, blocks = self._model.constants.skew, list(least.blocks)
-        for number, (layers, seconds) in enumerate(zip(self._space.shape.layers, least.experts, strict=True), start=1):
+        for number, layers in enumerate(self._space.shape.layers, start=1):
             if layers.experts is not None and fold.ep > 1 and not self._space.pins.balanced:
-                blocks[number] += (imbalance(layers.experts, fold.ep, tokens, skew) - 1.0) * seconds
+                blocks[number] += (imbalance(layers.experts, fold.ep, tokens, skew) - 1.0) * least.experts[number]
         return self._roughly(frame, blocks, fold.dp, fold.batch)
 
     def _roughly(self, frame: Frame, blocks: Sequence[float], replicas: int, batch: int) -> float:
-        kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
+        """Under 1F1B every stage works through all micro-batches, after those before it; interleaved, the slowest one
+        waits for the others, parts by parts (arXiv 2104.04473 section 2.2)."""
+        kinds = self._kinds(frame)
         times = [sum(map(mul, counts, blocks)) for counts in kinds.blocks]
-        every = [times[kind] for kind in kinds.stages]
-        if frame.schedule == "dual":
-            # A device works on its own stage and on the mirrored one by halves.
-            every = [(near + far) / 2.0 for near, far in zip(every, reversed(every), strict=True)]
-        slowest, sequences = max(every), frame.micro_batch * replicas
+        share = 1 / (frame.micro_batch * replicas)
         if frame.schedule == "1f1b":
-            # Whatever stages behind one do, micro-batches come and go through those in front of it.
-            ahead = [0.0, *accumulate(every[:-1])]
-            held_up = (time / sequences + before / batch for time, before in zip(every, ahead, strict=True))
-            return max(held_up) / self._space.sequence
-        gap = (sum(every) - slowest) / frame.parts if frame.schedule == "interleaved" else 0.0
-        return (slowest / sequences + gap / batch) / self._space.sequence
+            stages = [times[kind] for kind in kinds.stages]
+            found = max(
+                time * share + before / batch for time, before in zip(stages, accumulate([0.0, *stages]), strict=False)
+            )
+        elif frame.schedule == "interleaved":
+            slowest = max(times)
+            found = slowest * share + (sum(times[kind] for kind in kinds.stages) - slowest) / frame.parts / batch
+        else:
+            found = max(times) * share
+        return found / self._space.sequence
 
     def of_fold(self, frame: Frame, fold: Fold) -> float:
         """Seconds of a token that no layout of a frame and a fold goes below: passes, what the pipeline waits, and what
@@ -129,8 +133,7 @@ class Bounds:
         key = (frame.tp, frame.cp, frame.micro_batch, fold.ep, fold.etp)
         known = self._folds.get(key)
         if known is None:
-            blocks = self._model.blocks(self._space.alone(frame, fold.ep, fold.etp))
-            known = self._folds[key] = tuple(map(_passes, (blocks.first, *blocks.layers, blocks.last)))
+            known = self._folds[key] = tuple(map(_passes, self._timed(frame, fold.ep, fold.etp)))
         stages = self._stages(frame, known)
         slowest = max(stages, key=lambda stage: stage.both)
         count = fold.batch // (fold.dp * frame.micro_batch)
@@ -163,38 +166,37 @@ class Bounds:
         return Floor(tuple(stages), spread)
 
     def _stages(self, frame: Frame, blocks: tuple[Passes, ...]) -> list[Passes]:
-        kinds = _kinds(self._space.shape, frame.pp, frame.parts, self._space.sequence)
+        kinds = self._kinds(frame)
         columns = list(zip(*blocks, strict=True))
         times = [Passes(*(sum(map(mul, counts, column)) for column in columns)) for counts in kinds.blocks]
-        every = [times[kind] for kind in kinds.stages]
-        if frame.schedule != "dual":
-            return every
-        return [
-            Passes(*((near + far) / 2.0 for near, far in zip(*pair, strict=True)))
-            for pair in zip(every, every[::-1], strict=True)
-        ]
+        return [times[kind] for kind in kinds.stages]
 
     def _least(self, frame: Frame) -> Least:
         key = (frame.tp, frame.cp, frame.micro_batch)
         known = self._frames.get(key)
         if known is not None:
             return known
-        everywhere = self._model.blocks(self._space.alone(frame, 1, 1))
-        spread = [self._model.blocks(self._space.alone(frame, ep, etp)) for ep, etp in self._space.widest(frame)]
-        blocks, experts = [_without_again(everywhere.first)], []
-        for number, block in enumerate(everywhere.layers):
-            own = block.compute.get(EXPERTS, 0.0)
-            quickest = min([own, *(other.layers[number].compute.get(EXPERTS, 0.0) for other in spread)])
-            blocks.append(_without_again(block) - own + quickest)
-            experts.append(quickest)
-        # The draft head may have experts of its own.
-        blocks.append(min(_computing(block.last) for block in (everywhere, *spread)))
+        everywhere = self._timed(frame, 1, 1)
+        spread = [self._timed(frame, ep, etp) for ep, etp in self._space.widest(frame)]
+        blocks, experts = [], []
+        for number, block in enumerate(everywhere):
+            alike = [block, *(other[number] for other in spread)]
+            computing = [sum(one.compute[part] for part in one.compute if part not in ASIDE) for one in alike]
+            own = block.forward + block.backward - block.compute.get(AGAIN, 0.0)
+            blocks.append(own - computing[0] + min(computing))
+            experts.append(min(one.compute.get(EXPERTS, 0.0) for one in alike))
         self._frames[key] = Least(tuple(blocks), tuple(experts))
         return self._frames[key]
 
+    def _timed(self, frame: Frame, ep: int, etp: int) -> tuple[BlockTime, ...]:
+        """The embedding, a layer of each kind and the end, with n-gram tables everywhere."""
+        blocks = self._model.blocks(self._space.alone(frame, ep, etp))
+        return (blocks.first, *blocks.layers, blocks.last)
 
-def _without_again(block: BlockTime) -> float:
-    return block.forward + block.backward - block.compute.get(AGAIN, 0.0)
+    def _kinds(self, frame: Frame) -> Kinds:
+        return _kinds(
+            self._space.shape, frame.pp, frame.parts, self._space.sequence, frame.schedule == "dual" and frame.pp > 1
+        )
 
 
 def _passes(block: BlockTime) -> Passes:
@@ -203,18 +205,14 @@ def _passes(block: BlockTime) -> Passes:
 
 
 @lru_cache(maxsize=4096)
-def _kinds(shape: Shape, pp: int, parts: int, sequence: int) -> Kinds:
+def _kinds(shape: Shape, pp: int, parts: int, sequence: int, mirrored: bool) -> Kinds:
+    """Mirrored (DualPipe), half of a device's micro-batches go through the stage of the device opposite."""
     every = all_parts(shape, pp, parts, (), sequence)
-    kinds: dict[tuple[int, ...], int] = {}
+    kinds: dict[tuple[float, ...], int] = {}
     stages = []
     for stage in range(pp):
-        own = every[stage::pp]
-        layers = map(sum, zip(*(part.layers for part in own), strict=True))
-        kind = (sum(part.first for part in own), *layers, sum(part.last for part in own))
+        own = every[stage::pp] + (every[pp - 1 - stage :: pp] if mirrored else ())
+        held = [(int(part.first), *part.layers, int(part.last)) for part in own]
+        kind = tuple((0.5 if mirrored else 1.0) * sum(column) for column in zip(*held, strict=True))
         stages.append(kinds.setdefault(kind, len(kinds)))
     return Kinds(tuple(kinds), tuple(stages))
-
-
-def _computing(block: BlockTime) -> float:
-    """Seconds of a block's computation, nothing of it done again and no traffic beside it."""
-    return sum(seconds for part, seconds in block.compute.items() if part not in (AGAIN, MOVING))

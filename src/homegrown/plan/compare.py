@@ -34,7 +34,7 @@ class Contender:
     Attributes:
         question: which it answers.
         cluster, title, chip: names. unit: what is counted as a device there.
-        devices: that the run keeps for itself.
+        devices: that it was planned with; the run keeps them for itself.
         figures: `devices` (that take as long), `days`, `device_hours`, `mwh`, `mw`, `usd`, `goodput`, `memory` (share
             that the fullest device uses), `tokens_per_s_device` while it runs.
         ratios: to the run that was asked for.
@@ -219,8 +219,9 @@ def _contender(
 
     def both(world: World) -> dict[str, float]:
         here, there = run.figures(found, world), run.figures(first, world)
-        if question == "same days":  # so many that the days would be the same in this world too
-            here["devices"] *= here["days"] / there["days"]
+        if question == "same days":  # to a day: device-hours are the same with a few more or fewer
+            longer = here["days"] / there["days"]
+            here |= {"devices": here["devices"] * longer, "mw": here["mw"] * longer, "days": there["days"]}
         ratios = {f"ratio.{name}": here[name] / there[name] for name in RATIOS if name in here and name in there}
         return here | (ratios if question != "asked" else {})
 

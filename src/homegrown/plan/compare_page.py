@@ -72,8 +72,6 @@ def _section(
 
 def _plots(slug: str, names: Sequence[str], rows: Sequence[Contender]) -> list[Plot]:
     shown = [name for name in _HEADINGS if name in names]
-    if "devices" in shown:
-        shown.remove("days")  # they are the same
     found = [_bars(f"{slug}-{name}", name, [row for row in rows if name in row.figures]) for name in shown]
     return [drawing for drawing in found if drawing is not None]
 

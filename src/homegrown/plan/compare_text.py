@@ -27,7 +27,7 @@ TELL: Mapping[str, tuple[str, Callable[[float], str]]] = {
 }
 """Figures as a table names and shows them."""
 SAME_DEVICES = ("days", "tokens_per_s_device", "goodput", "memory", "mwh", "mw", "usd")
-SAME_DAYS = ("devices", "days", "device_hours", "mwh", "mw", "usd")
+SAME_DAYS = ("devices", "device_hours", "mwh", "mw", "usd")
 """Figures that each question is answered by."""
 _NAMES, _COLUMN = 18, 22
 """Columns of a terminal that names of figures take, and those that a cluster takes."""
@@ -78,6 +78,9 @@ def notes(comparison: Comparison) -> Iterator[str]:
         yield f"{row.cluster}: {row.title}"
         yield from (f"  {note}" for note in row.notes)
     yield "assumed:"
+    for row in comparison.same_days:
+        if not row.problem:
+            yield f"  {row.cluster}, same days: planned with {row.devices:,} devices, scaled by device-hours"
     yield from (f"  {line}" for line in comparison.assumptions)
 
 

@@ -154,7 +154,7 @@ def _search(
 
 def _why_none(space: Space, found: Found, limit: float, leg: Leg) -> str:
     what = f"{space.shape.name} on {space.devices:,} devices, sequences of {leg.sequence:,}"
-    if not found.frames:
+    if not found.smallest:
         return (
             f"{what}: no layout has these sizes and a batch of {space.batch:,} sequences; leave a size free, or change "
             "the batch"

@@ -112,23 +112,33 @@ class _Search:
             heapq.heappush(self._queue, (pace, frame, fold, sharp))
 
     def _look(self, frame: Frame, fold: Fold) -> None:
-        """Look at all layouts of a frame and a fold, each with as little recomputation as fits: it costs time and saves
-        memory, nothing else."""
+        """Look at all layouts of a frame and a fold.
+
+        Recomputation saves memory and makes passes longer. Longer passes may hide more traffic of gradients, so that of
+        layouts that fit more of it is tried only as far as the traffic that shows could make up for it.
+        """
         for layout in self._space.layouts(frame, fold):
             for recompute in self._space.recomputes():
                 one = replace(layout, recompute=recompute)
                 self._considered += 1
                 need = memory(self._space.shape, one)
-                if need.total <= self._limit:
-                    self._fitting += 1
-                    self._keep(frame, Candidate(layout=one, time=self._model.step_time(one), memory=need))
+                if need.total > self._limit:
+                    self._smallest = min(self._smallest, need.total)
+                    continue
+                self._fitting += 1
+                time = self._model.step_time(one)
+                self._keep(frame.sort, Candidate(layout=one, time=time, memory=need))
+                if (time.seconds - time.exposed.get("dp", 0.0)) / time.tokens >= self._wanted(frame.sort):
                     break
-                self._smallest = min(self._smallest, need.total)
 
-    def _keep(self, frame: Frame, candidate: Candidate) -> None:
+    def _wanted(self, sort: Sort) -> float:
+        """Seconds of a token that a layout of a sort must stay below to matter."""
+        return min(self._worst, self._kept[sort][0] if sort in self._kept else inf)
+
+    def _keep(self, sort: Sort, candidate: Candidate) -> None:
         """Keep a layout if it is better than the one of its sort, and than the worst of the best."""
-        pace, sort = candidate.time.seconds / candidate.time.tokens, frame.sort
-        if pace >= min(self._worst, self._kept[sort][0] if sort in self._kept else inf):
+        pace = candidate.time.seconds / candidate.time.tokens
+        if pace >= self._wanted(sort):
             return
         self._kept[sort] = pace, candidate
         if len(self._kept) > self._count:
