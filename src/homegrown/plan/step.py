@@ -97,8 +97,8 @@ class _Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds of a stage for one micro-batch: passes with all that shows, gradients of weights, part of the backward one,
-    and computation in both passes that traffic of gradients and weights hides behind."""
+    """Seconds of a stage for one micro-batch: passes with all that shows; gradients of weights, part of the backward
+    one; computation in both that traffic of gradients and weights hides behind."""
 
     forward: float
     backward: float
