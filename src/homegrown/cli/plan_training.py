@@ -136,11 +136,16 @@ def made(flags: PlanFlags, argv: Sequence[str]) -> Plan:
     shape, cluster = shape_called(flags.model, catalogue), catalogue.cluster(flags.cluster)
     wished = wishes(flags)
     wished = replace(wished, how=replace(wished.how, upkeep=upkeep_of(catalogue.prices.site)))
+    legs = course(flags, shape)
     with patient_bar() as tick:
-        return plan_training(
-            shape, cluster, flags.devices, course(flags, shape), wished, tick=tick,
-            command=shlex.join(["homegrown", "plan", *argv]),
-        )  # fmt: skip
+        command = shlex.join(["homegrown", "plan", *argv])
+        plan = plan_training(shape, cluster, flags.devices, legs, wished, tick=tick, command=command)
+        if flags.html is None:
+            return plan
+        from homegrown.plan.scales import with_scales
+
+        tick("other numbers of devices", 1.0)
+        return with_scales(plan, shape, cluster, legs, wished)
 
 
 def show(plan: Plan, flags: PlanFlags) -> None:
