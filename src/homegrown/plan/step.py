@@ -97,11 +97,14 @@ class _Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds of a stage for one micro-batch, all that shows included."""
+    """Seconds of a stage for one micro-batch: passes with all that shows; gradients of weights, part of the backward
+    one; computation in both that traffic of gradients and weights hides behind."""
 
     forward: float
     backward: float
     weights: float
+    cover_forward: float
+    cover_backward: float
 
     @property
     def both(self) -> float:
@@ -225,12 +228,14 @@ class StepModel:
         return whole - behind, behind
 
     def _stage(self, blocks: list[tuple[float, BlockTime]], shown: float) -> StageTime:
-        forward = backward = weights = 0.0
+        forward = backward = weights = front = back = 0.0
         for number, block in blocks:
             forward += number * block.forward
             backward += number * block.backward
             weights += number * block.weights
-        return StageTime(forward + shown / 2.0, backward + shown / 2.0, weights)
+            front += number * block.cover_forward
+            back += number * block.cover_backward
+        return StageTime(forward + shown / 2.0, backward + shown / 2.0, weights, front, back)
 
     def _tail(self, layout: Layout, times: list[StageTime], stages: tuple[int, ...]) -> Tail:
         """What follows the passes on the stage that is done last. Of stages alike only the first can be that one: a
@@ -249,9 +254,10 @@ class StepModel:
         found, spare, done = [], 0.0, 0
         for stage, tail in known:
             if layout.schedule != "dual":
-                spare += sum(time.backward for time in times[done:stage]) / layout.parts
+                spare += sum(time.cover_backward for time in times[done:stage]) / layout.parts
                 done = stage
-            passes = (times[stage].forward, times[stage].backward) if layout.overlap else (0.0, 0.0)
+            time = times[stage]
+            passes = (time.cover_forward, time.cover_backward) if layout.overlap else (0.0, 0.0)
             found.append(tail.behind(*passes, spare))
         update = max(tail.update for tail in found)
         slowest = max(found, key=lambda tail: tail.exposed)
