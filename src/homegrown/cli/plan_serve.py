@@ -15,8 +15,6 @@ from homegrown.plan.facts import Chip, Cluster, Shape
 from homegrown.plan.serving.setup import Dtype, Precision, Requests, Speculation, Traffic
 from homegrown.plan.shapes import preset_shape, preset_shape_names
 
-SUMMARY = "prefill and decode pools for a traffic mix and latency targets"
-
 HIERARCHICAL = (1024, 262_144, 4)
 """Pages whose keys are scored, tokens from which on, first indexers that score all (arXiv 2608.01662 section 3.3)."""
 

@@ -9,7 +9,7 @@ from math import inf
 
 from homegrown.plan.bounds import Bounds
 from homegrown.plan.enumerate import Fold, Frame, Sort, Space
-from homegrown.plan.memory import memory, stage_memory
+from homegrown.plan.memory import Overheads, memory, stage_memory
 from homegrown.plan.results import Candidate
 from homegrown.plan.step import StepModel
 
@@ -38,29 +38,39 @@ class Found:
     smallest: float
 
 
-def search(space: Space, model: StepModel, limit: float, *, count: int = 5, tick: Tick | None = None) -> Found:
+def search(
+    space: Space,
+    model: StepModel,
+    overheads: Overheads,
+    limit: float,
+    *,
+    count: int = 5,
+    tick: Tick | None = None,
+) -> Found:
     """The best layouts of a space: those with most tokens a second that fit.
 
     Of each sort only the best one counts, lest the list be filled with layouts that hardly differ.
 
     Args:
         space: the valid layouts.
-        model: of step times, with everything at its best guess.
+        model, overheads: of step times and of memory, with everything at its best guess.
         limit: bytes of a device.
         count: how many are wanted.
         tick: told the progress.
     """
-    return _Search(space, model, limit, count, tick).run()
+    return _Search(space, model, overheads, limit, count, tick).run()
 
 
 class _Search:
     """Best-first branch and bound: frames, then their folds, are taken in order of what they could do at best, so that
     the first that cannot be among the best ends the search."""
 
-    def __init__(self, space: Space, model: StepModel, limit: float, count: int, tick: Tick | None) -> None:
-        self._space, self._model = space, model
+    def __init__(
+        self, space: Space, model: StepModel, overheads: Overheads, limit: float, count: int, tick: Tick | None
+    ) -> None:
+        self._space, self._model, self._overheads = space, model, overheads
         self._limit, self._count, self._tick = limit, count, tick
-        self._bounds = Bounds(space, model, lambda layout: stage_memory(space.shape, layout))
+        self._bounds = Bounds(space, model, lambda layout: stage_memory(space.shape, layout, overheads))
         self._queue: list[tuple[float, Frame, Fold | None, bool]] = [
             (self._bounds.of_frame(frame), frame, None, False) for frame in space.frames()
         ]
@@ -121,7 +131,7 @@ class _Search:
             for recompute in self._space.recomputes():
                 one = replace(layout, recompute=recompute)
                 self._considered += 1
-                need = memory(self._space.shape, one)
+                need = memory(self._space.shape, one, self._overheads)
                 if need.total > self._limit:
                     self._smallest = min(self._smallest, need.total)
                     continue
