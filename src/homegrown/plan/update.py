@@ -139,5 +139,7 @@ def _classes(
     if first and shape.ngram_tables:
         low, high = sorted((shape.ngram_width, shape.hidden))
         found[False][low, high] += shape.ngram_tables
-    plain, routed = (tuple(Class(*sides, number) for sides, number in found[kind].items()) for kind in (False, True))
+    plain, routed = (
+        tuple(Class(*sides, number) for sides, number in found[kind].items() if number) for kind in (False, True)
+    )
     return plain, routed
