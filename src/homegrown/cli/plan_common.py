@@ -30,7 +30,8 @@ def shape_called(name: str, catalogue: Catalogue) -> Shape:
 
     path = Path(name)
     if path.suffix in (".toml", ".json") or path.exists():
-        return shape_of(_config(path), name=path.stem if path.suffix == ".toml" else path.resolve().parent.name)
+        named = path if path.is_dir() else path.with_suffix("") if path.suffix == ".toml" else path.parent
+        return shape_of(_config(path), name=named.resolve().name)
     if known := _spelt(name, preset_shape_names()):
         return preset_shape(known)
     try:
@@ -61,7 +62,8 @@ def patient_bar() -> Iterator[Callable[[str, float], None]]:
     try:
         yield tick
     finally:
-        progress.stop()
+        if progress.live.is_started:  # one that never was would leave an empty line
+            progress.stop()
 
 
 def _spelt(name: str, names: list[str]) -> str:

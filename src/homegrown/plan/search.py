@@ -82,7 +82,7 @@ class _Search:
     def run(self) -> Found:
         """Search until nothing can be better."""
         heapq.heapify(self._queue)
-        frames, opened, taken = len(self._queue), 0, 0
+        frames, opened, taken, done = len(self._queue), 0, 0, 0.0
         while self._queue and self._queue[0][0] < self._worst:
             _, frame, fold, sharp = heapq.heappop(self._queue)
             if fold is None:
@@ -93,7 +93,10 @@ class _Search:
                 self._push(self._bounds.of_fold(frame, fold), frame, fold, sharp=True)
             taken += 1
             if self._tick is not None and taken % EVERY == 0:
-                self._tick(taken / (taken + len(self._queue)))
+                done = max(done, taken / (taken + len(self._queue)))  # opening a frame makes more to do
+                self._tick(done)
+        if self._tick is not None:
+            self._tick(1.0)
         best = sorted(self._kept.values(), key=lambda entry: entry[0])
         return Found(
             best=tuple(candidate for _, candidate in best),
