@@ -1,11 +1,16 @@
 """Files of runs: what they may say, and the sentence about each thing they may not."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from homegrown.config import ConfigError, overlay
 from homegrown.plan.validate.figures import FIGURES
 from homegrown.plan.validate.read import read_runs, shipped_runs
+from homegrown.plan.validate.replay import replay_runs
 from homegrown.plan.validate.runs import Ratio, Scaling, Training
+from homegrown.plan.validate.scene import Scene
 from tests.plan.validate.made import TRAINING, read, write
 
 
@@ -171,3 +176,15 @@ class TestShipped:
         for run in ratios:
             for other in (run.inputs.over, run.inputs.under):
                 assert run.inputs.figure in {published.figure for published in runs[other].published}, run.id
+
+
+def test_the_examples_of_the_documentation(tmp_path):
+    text = (Path(__file__).parents[3] / "docs/planning-validate.md").read_text("utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    (tmp_path / "mine.toml").write_text("\n".join(examples), "utf-8")
+    runs = read_runs(tmp_path / "mine.toml")
+    assert [run.id for run in runs] == ["mine-8", "sweep-1.7b", "sweep-3.6b"]
+    assert len(replay_runs(runs, Scene(worlds=2))) == 4
+    for figure in FIGURES:
+        assert f"`{figure}`" in text or FIGURES[figure].group == "serving", f"{figure} is not in the documentation"
