@@ -153,7 +153,7 @@ def test_reality(tmp_path):
 
     The machine may be shared, and then one measurement is slowed down more than the other. So steps are measured before
     the run and after it, a prediction passes that is at most a factor of two outside what was measured, and where it
-    does not, all is done again, up to three times. Errors that were measured with care are in docs/planning-validate.md.
+    does not, all is done again, up to three times. Errors measured with care are in docs/planning-validate.md.
     """
     dataset = tiny.write_tokens(tiny.write_corpus(tmp_path / "corpus"), tmp_path / "data")
     real = tiny.replaced(
