@@ -15,7 +15,7 @@ from rich.console import Console
 
 from homegrown.cli.plan import run as plan
 from homegrown.config import ConfigError, ParallelConfig, TrainConfig, load_recipe, to_toml
-from homegrown.plan.calibrate import calibrate, changed, constants, forecast, kinds_of, load
+from homegrown.plan.calibrate import Forecast, calibrate, changed, constants, forecast, kinds_of, load
 from homegrown.plan.calibrate_text import lines, record
 from homegrown.plan.measured import Kind, measured
 from homegrown.report import ReportError
@@ -152,32 +152,44 @@ def test_reality(tmp_path):
     time of the quickstart's own steps on this machine is predicted, and then measured.
 
     The machine may be shared, and then one measurement is slowed down more than the other. So steps are measured before
-    the run and after it, and a prediction passes that is at most a factor of two outside what was measured. The errors
-    that were measured with care are in docs/planning-validate.md.
+    the run and after it, a prediction passes that is at most a factor of two outside what was measured, and where it
+    does not, all is done again, up to three times. Errors measured with care are in docs/planning-validate.md.
     """
     dataset = tiny.write_tokens(tiny.write_corpus(tmp_path / "corpus"), tmp_path / "data")
     real = tiny.replaced(
         load_recipe("quickstart"), run=tmp_path / "real", data__path=dataset.path, steps=400, threads=1
     )
-    small = tiny.replaced(
-        real, run=tmp_path / "small", steps=25, model__hidden_size=96, model__ffn_hidden_size=192, data__seq_len=128,
-        loss__mtp_start=0.0, eval__every_steps=0, eval__sample_every_steps=0, eval__sample_prompts=(),
-    )  # fmt: skip
-    with tiny.torch_settings():
-        bench = Workbench(real)
-        before = measured_steps(bench)
-        pretrain(small, Console(file=io.StringIO()), compare=False)
-        after = measured_steps(bench)
-    found = forecast(calibrate(small.run), real)
-    for draft in (False, True):
-        low, high = sorted((before[draft], after[draft]))
-        predicted = found.steps[Kind(draft, index=False)][1].value
-        print(f"draft {draft}: predicted {predicted:.3f} s, took {low:.3f} to {high:.3f} s")
-        assert low / 2 < predicted < high * 2
+    outside: list[str] = []
+    for number in range(4):
+        small = tiny.replaced(
+            real, run=tmp_path / f"small-{number}", steps=25, model__hidden_size=96, model__ffn_hidden_size=192,
+            data__seq_len=128, loss__mtp_start=0.0, eval__every_steps=0, eval__sample_every_steps=0,
+            eval__sample_prompts=(),
+        )  # fmt: skip
+        with tiny.torch_settings():
+            bench = Workbench(real)
+            before = measured_steps(bench)
+            pretrain(small, Console(file=io.StringIO()), compare=False)
+            after = measured_steps(bench)
+        found = forecast(calibrate(small.run), real)
+        missed = [text for draft in (False, True) if (text := miss(found, draft, before[draft], after[draft]))]
+        if not missed:
+            break
+        outside += missed
+    else:
+        pytest.fail("; ".join(outside))
     said = "\n".join(lines(found))
     assert str(small.run) in said
     assert str(real.run) not in said, "the prediction is from the other run"
     assert record(found)["measured"]["run"] == str(small.run)
+
+
+def miss(found: Forecast, draft: bool, *took: float) -> str:
+    """What is wrong with a prediction; nothing where it is near what was measured."""
+    predicted = found.steps[Kind(draft, index=False)][1].value
+    if min(took) / 2 < predicted < max(took) * 2:
+        return ""
+    return f"draft {draft}: predicted {predicted:.3f} s, took {min(took):.3f} to {max(took):.3f} s"
 
 
 def measured_steps(bench: Workbench) -> dict[bool, float]:
