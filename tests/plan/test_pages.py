@@ -9,6 +9,7 @@ import pytest
 from homegrown.cli.audit import run as audit
 from homegrown.cli.plan import SUBCOMMANDS
 from homegrown.cli.plan import run as plan
+from homegrown.plan.audit.quantities import KINDS
 from homegrown.plan.catalogue import Catalogue
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +93,17 @@ def test_files_of_ones_own(tmp_path, capsys):
     asked = "--model mine-7b --cluster x1-nodes --devices 64 --tokens 1T --batch 4M --worlds 1"
     assert plan(["--data", str(tmp_path), *asked.split()]) == 0
     assert "Cost" in capsys.readouterr().out
+
+
+def test_a_claim_of_ones_own(tmp_path, capsys):
+    """The claim of auditing.md, with figures and a relation of its own, is audited; all quantities are named there."""
+    text = (ROOT / "docs/auditing.md").read_text("utf-8")
+    table, more = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    relation, figures = more.split("\n", 1)
+    path = tmp_path / "claim.toml"
+    path.write_text(f"{relation}\n{table}\n{figures}", "utf-8")
+    assert audit([str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "A run in one line" in said
+    assert "The sentence in your own words." in said
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
