@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from homegrown.cli.main import main
 from homegrown.config import ConfigError
 from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.compare import compare
+from homegrown.plan.compare_notes import priced
 from homegrown.plan.compare_page import page
 from homegrown.plan.compare_text import as_csv, as_json, notes, significant, tables
 from homegrown.plan.course import course_of
@@ -70,10 +72,16 @@ class TestCompare:
         assert other.ratios["days"].value > 1.5
 
     def test_as_many_days_take_more_of_the_slower(self, comparison):
-        other = comparison.same_days[1]
-        assert other.figures["days"].value == pytest.approx(comparison.asked.figures["days"].value, rel=0.1)
+        """Device-hours hold, so that devices and power are exact for days that the plan met nearly."""
+        asked, other = comparison.asked, comparison.same_days[1]
+        assert other.figures["days"] == asked.figures["days"]
         assert other.figures["devices"].value > 1.5 * 64
+        assert other.figures["devices"].value == pytest.approx(other.devices, rel=0.1)
         assert other.devices % 8 == 0
+        hours = other.figures["devices"].value * other.figures["days"].value * 24
+        assert other.figures["device_hours"].value == pytest.approx(hours)
+        energy = other.figures["mw"].value * other.figures["days"].value * 24
+        assert other.figures["mwh"].value == pytest.approx(energy)
 
     def test_ratios_are_surer_than_what_is_compared(self, catalogue, small):
         """With all that a chip is known by the same, what is uncertain for all clusters cancels."""
@@ -95,7 +103,9 @@ class TestCompare:
 
     @pytest.mark.parametrize("others", [[], ["hgx-h100"], ["hgx-a100", "hgx-a100"]])
     def test_refuses(self, catalogue, small, others):
-        with pytest.raises(ConfigError, match="against = .*must name at least one cluster, none twice, and not 'hgx-h100'"):
+        with pytest.raises(
+            ConfigError, match=r"against = .*must name at least one cluster, none twice, and not 'hgx-h100'"
+        ):
             compare(small, catalogue.cluster("hgx-h100"), 64, [catalogue.cluster(name) for name in others], COURSE)
 
 
@@ -142,14 +152,46 @@ class TestShown:
         assert any(line.startswith("  a device is a package of A100") for line in lines)
 
     @pytest.mark.parametrize(
-        ("value", "text"), [(0, "0"), (0.12345, "0.123"), (1.5, "1.50"), (41.26, "41.3"), (412.6, "413"), (50123, "50,100")]
+        ("value", "text"),
+        [(0, "0"), (0.12345, "0.123"), (1.5, "1.50"), (41.26, "41.3"), (412.6, "413"), (50123, "50,100")],
     )
     def test_three_digits(self, value, text):
         assert significant(value) == text
 
 
-def test_price_is_told_with_its_interval():
-    from homegrown.plan.compare import _priced
+class TestCommand:
+    FLAGS = (
+        *("plan", "compare", "--model", "llama-3-8b", "--tokens", "1T", "--sequence", "8K", "--batch", "4M"),
+        *("--tp", "8", "--pp", "1", "--cp", "1", "--optimizer", "adamw", "--worlds", "4"),
+        *("--cluster", "hgx-h100", "--devices", "64"),
+    )
 
+    def test_shows_and_writes(self, tmp_path, capsys):
+        files = [tmp_path / name for name in ("out.json", "out.csv", "out.html")]
+        written = [f"--{path.suffix[1:]}={path}" for path in files]
+        assert main([*self.FLAGS, "--against", "HGX A100", *written]) == 0
+        assert "Devices for the same" in capsys.readouterr().out
+        assert json.loads(files[0].read_text())["command"].startswith("homegrown plan compare --model llama-3-8b")
+        assert files[1].read_text().count("\n") == 4
+        assert "hgx-a100" in files[2].read_text()
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            ([], "--against: needed, as in `homegrown plan compare"),
+            (["--against", "hgx-h10"], "no cluster 'hgx-h10' (did you mean 'hgx-h100'?)"),
+            (["--against", "hgx-h100"], "must name at least one cluster, none twice, and not 'hgx-h100' itself"),
+            (["--against", "hgx-a100", "--cost", "owned"], "cost owned: no price is known for H100 SXM 80GB"),
+            (["--against", "hgx-a100", "--devices", "-5"], "devices = -5: must be at least 1"),
+        ],
+    )
+    def test_one_sentence(self, flags, message, capsys):
+        assert main([*self.FLAGS, *flags]) == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert "\n" not in error
+
+
+def test_price_is_told_with_its_interval():
     figure = Quantity(value=2.0, low=1.5, high=3.0, mark="B", source="a list", date="2026-05")
-    assert _priced(figure, "USD an hour") == "2.00 (1.50 to 3.00) USD an hour (2026-05, B: a list)"
+    assert priced(figure, "USD an hour") == "2.00 (1.50 to 3.00) USD an hour (2026-05, B: a list)"

@@ -36,7 +36,7 @@ def space(shape: Shape = SPARSE, devices: int = 40, **changes: object) -> Space:
 
 
 def layouts(where: Space) -> list[Layout]:
-    return [layout for frame in where.frames() for layout in where.folds(frame)]
+    return [one for frame in where.frames() for fold in where.folds(frame) for one in where.layouts(frame, fold)]
 
 
 class TestAll:
@@ -182,7 +182,7 @@ def test_the_planned_run_uses_nearly_all_devices():
     cluster = Catalogue.load().cluster("atlas-950")
     where = space_on(cluster, preset_shape("longcat-2.0"), 50_000, 8192, 8192, Pins(tp=8, pp=8, ep=64))
     frame = next(frame for frame in where.frames() if frame.cp == 1 and frame.micro_batch == 1)
-    assert {one.devices for one in where.folds(frame)} <= set(range(49_152, 50_001))
+    assert {frame.model * fold.dp for fold in where.folds(frame)} <= set(range(49_152, 50_001))
 
 
 def test_divisors():

@@ -3,7 +3,9 @@
 import pytest
 
 from homegrown.config import ConfigError
+from homegrown.plan.catalogue import Catalogue
 from homegrown.plan.energy import Power, energy, power_of
+from homegrown.plan.quantity import intervals
 from tests.plan.clusters import CLUSTER, cluster, exactly
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -51,3 +53,32 @@ class TestPower:
             Power(load=100, idle=200)
         with pytest.raises(ConfigError, match=r"busy 1\.5"):
             energy(Power(load=1, idle=0), 1, 1, busy=1.5)
+
+
+class TestCatalogue:
+    """The package's own figures against metered ones. Anchors, from which they were taken, are told from checks."""
+
+    def interval(self, name, figure):
+        cluster = Catalogue.load().cluster(name)
+        return intervals(lambda world: {"it": figure(power_of(cluster, world))})["it"]
+
+    def test_anchor_node_of_eight(self):
+        """7.92 kW (median, training of a 13B model) to 8.48 kW (peak): arXiv 2412.08602."""
+        found = self.interval("hgx-h100", lambda power: 8 * power.machine(busy=1))
+        assert 7.92e3 < found.value < 8.48e3
+        assert found.holds(7.92e3)
+
+    def test_anchor_palm(self):
+        """378.5 W a chip with its host: arXiv 2204.02311."""
+        assert self.interval("tpu-v4", lambda power: power.machine(busy=1)).holds(378.5)
+
+    def test_check_glam(self):
+        """213 MWh of 1,024 chips in 574 hours: arXiv 2112.06905."""
+        found = self.interval("tpu-v4", lambda power: energy(power, 1024, 574 * HOUR, busy=1).mwh)
+        assert found.holds(213)
+        assert found.value == pytest.approx(213, rel=0.1)
+
+    def test_anchor_rack(self):
+        """120 to 145 kW a rack of 72, by its vendor and others."""
+        found = self.interval("gb200-nvl72", lambda power: 72 * power.machine(busy=1))
+        assert 120e3 < found.value < 145e3

@@ -46,8 +46,9 @@ CASES = {
 def test_closed_form_agrees_with_chance(case):
     failures, saving = CASES[case]
     plan = goodput(failures, saving)
-    outcome = simulate(failures, saving, plan, seconds=40 * DAY, runs=60)
-    assert abs(outcome.mean - plan.share) < NEVER_BY_CHANCE * outcome.error + 2e-4
+    long = failures.spares is not None  # a run begins with all its spares, the closed form is about the long run
+    outcome = simulate(failures, saving, plan, seconds=(240 if long else 40) * DAY, runs=20 if long else 60)
+    assert abs(outcome.mean - plan.share) < NEVER_BY_CHANCE * outcome.error
     assert outcome.error < 0.02
     assert outcome.waiting.mean() == pytest.approx(plan.waiting, abs=0.02)
 

@@ -26,18 +26,22 @@ def shape_called(name: str, catalogue: Catalogue) -> Shape:
     Raises:
         ConfigError: there is no such model or file, or the file is not what it should be.
     """
+    from homegrown.plan.reading import did_you_mean
     from homegrown.plan.shapes import preset_shape, preset_shape_names, shape_of
 
     path = Path(name)
     if path.suffix in (".toml", ".json") or path.exists():
-        return shape_of(_config(path), name=path.stem if path.suffix == ".toml" else path.resolve().parent.name)
+        named = path if path.is_dir() else path.with_suffix("") if path.suffix == ".toml" else path.parent
+        return shape_of(_config(path), name=named.resolve().name)
     if known := _spelt(name, preset_shape_names()):
         return preset_shape(known)
     try:
         return catalogue.shape(name)
-    except ConfigError as error:
+    except ConfigError:
+        presets, published = preset_shape_names(), sorted(catalogue.models.things)
         raise ConfigError(
-            f"{error}; presets: {', '.join(preset_shape_names())}; or the path of a config file"
+            f"no model {name!r}{did_you_mean(name, [*presets, *published])}; presets: {', '.join(presets)}; published "
+            f"models: {', '.join(published)}; or the path of a config file"
         ) from None
 
 
@@ -61,7 +65,8 @@ def patient_bar() -> Iterator[Callable[[str, float], None]]:
     try:
         yield tick
     finally:
-        progress.stop()
+        if progress.live.is_started:  # one that never was would leave an empty line
+            progress.stop()
 
 
 def _spelt(name: str, names: list[str]) -> str:

@@ -35,7 +35,7 @@ class CompareFlags(PlanFlags):
     against: tuple[str, ...] = ()
     """Names of the clusters to compare with."""
     cost: Literal["any", "rented", "owned"] = "any"
-    """How to reckon the cost: by rent, or by what the machines cost to buy and run; `any` takes the rent if it is known."""
+    """How to reckon the cost: by rent, or by what machines cost to buy and run; `any` takes the rent if known."""
 
 
 def run(argv: list[str]) -> int:

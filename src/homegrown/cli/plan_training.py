@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from homegrown.plan.results import Plan
 
 EXAMPLE = "homegrown plan --model longcat-2.0 --cluster atlas-950 --devices 50000 --tokens 35T"
+SCALE_WORLDS = 16
+"""Worlds from which the intervals of other numbers of devices are taken: bands of a plot."""
 ABOUT = f"""Plan a training run: the fastest layouts that fit into memory, and what the run comes to.
 
     {EXAMPLE}
@@ -130,17 +132,26 @@ def made(flags: PlanFlags, argv: Sequence[str]) -> Plan:
     from homegrown.cli.plan_common import patient_bar, shape_called
     from homegrown.plan.catalogue import Catalogue
     from homegrown.plan.plan import plan_training
+    from homegrown.plan.scales import scales_of
     from homegrown.plan.upkeep import upkeep_of
 
     catalogue = Catalogue.load(flags.data)
     shape, cluster = shape_called(flags.model, catalogue), catalogue.cluster(flags.cluster)
     wished = wishes(flags)
     wished = replace(wished, how=replace(wished.how, upkeep=upkeep_of(catalogue.prices.site)))
+    legs = course(flags, shape)
     with patient_bar() as tick:
-        return plan_training(
-            shape, cluster, flags.devices, course(flags, shape), wished, tick=tick,
-            command=shlex.join(["homegrown", "plan", *argv]),
-        )  # fmt: skip
+        command = shlex.join(["homegrown", "plan", *argv])
+        plan = plan_training(shape, cluster, flags.devices, legs, wished, tick=tick, command=command)
+        if flags.html is None:
+            return plan
+        once = replace(wished, count=1, worlds=min(SCALE_WORLDS, wished.worlds))
+
+        def again(devices: int) -> Plan:
+            tick(f"the same on {devices:,} devices, for the page", 1.0)
+            return plan_training(shape, cluster, devices, legs, once)
+
+        return replace(plan, scales=scales_of(plan, again, cluster.largest))
 
 
 def show(plan: Plan, flags: PlanFlags) -> None:
@@ -195,12 +206,18 @@ def wishes(flags: PlanFlags) -> Wishes:
     )  # fmt: skip
 
 
+MOST_DEVICES = 100_000_000
+"""More than all that were ever built: a slip of the finger."""
+
+
 def check(flags: PlanFlags, example: str) -> None:
     """Refuse flags that say too little or too much; `example` shows how they are used.
 
     Raises:
         UsageError: a flag is missing, or two contradict each other.
     """
+    if flags.devices > MOST_DEVICES:
+        raise UsageError(f"--devices {flags.devices}: must be at most {MOST_DEVICES:,}")
     missing = [f"--{name}" for name in ("model", "cluster", "devices") if not getattr(flags, name)]
     if missing:
         raise UsageError(f"{' and '.join(missing)}: needed, as in `{example}`; --help explains them")

@@ -10,6 +10,7 @@ from homegrown.plan.facts import Cluster, Shape
 from homegrown.plan.layout import Layout
 from homegrown.plan.pins import Pins
 from homegrown.plan.quantity import Interval
+from homegrown.plan.results import Stage
 
 
 def assumptions(
@@ -19,7 +20,7 @@ def assumptions(
     course: Course,
     batch: str,
     pins: Pins,
-    layouts: Sequence[Layout],
+    stages: Sequence[Stage],
     totals: Mapping[str, Interval],
 ) -> tuple[str, ...]:
     """What a plan takes for granted.
@@ -27,14 +28,15 @@ def assumptions(
     Args:
         shape, cluster, devices, course, pins: of the run.
         batch: why a step has so many tokens.
-        layouts: the best of each stage.
+        stages: with their layouts and figures.
         totals: of the run.
     """
     return (
         course.reason,
         batch,
         _work(shape, pins),
-        _spares(cluster, devices, layouts, totals["spares_needed"].value),
+        _spares(cluster, devices, [stage.best.layout for stage in stages], totals["spares_needed"].value),
+        *_tight(stages),
         *_price(cluster, totals),
         *cluster.notes,
     )
@@ -59,6 +61,18 @@ def _spares(cluster: Cluster, devices: int, layouts: Sequence[Layout], needed: f
     if ready >= needed:
         return f"{said}, enough to replace what is being repaired: {ceil(needed)} nodes"
     return f"{said}; {ceil(needed)} nodes must stand ready, and the plan takes them for granted"
+
+
+def _tight(stages: Sequence[Stage]) -> list[str]:
+    tight = [stage for stage in stages if stage.figures["memory"].high > stage.capacity]
+    if not tight:
+        return []
+    names = " and ".join(stage.name for stage in tight)
+    most = max(stage.figures["memory"].high for stage in tight)
+    return [
+        f"memory is tight at {names}: layouts fit with every figure at its best guess, but may need up to "
+        f"{most / 1e9:.0f} GB of {tight[0].capacity / 1e9:.0f}; a smaller --memory leaves room"
+    ]
 
 
 def _price(cluster: Cluster, totals: Mapping[str, Interval]) -> list[str]:

@@ -45,6 +45,7 @@ class BlockTime(NamedTuple):
 
     Attributes:
         forward, backward: passes with all that shows in them. weights: gradients of weights, part of `backward`.
+        cover_forward, cover_backward: computation in them, nothing of it done again: what other traffic hides behind.
         compute: by component of the model, recomputation and the share that hidden traffic takes among them.
         exposed, hidden: traffic by dimension.
         imbalance: waiting for the fullest expert rank, in computation.
@@ -54,6 +55,8 @@ class BlockTime(NamedTuple):
     forward: float
     backward: float
     weights: float
+    cover_forward: float
+    cover_backward: float
     compute: dict[str, float]
     exposed: dict[str, float]
     hidden: dict[str, float]
@@ -91,7 +94,8 @@ def assemble(price: Price, exchanges: list[Exchange], fullest: float, share: flo
     if taken:
         compute["moving data"] = taken
     return BlockTime(
-        forward, backward, price.weights, compute, exposed, hidden, sum(late), price.again_flops
+        forward, backward, price.weights, price.forward, price.backward, compute, exposed, hidden, sum(late),
+        price.again_flops,
     )  # fmt: skip
 
 

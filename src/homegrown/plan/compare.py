@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from homegrown.config.errors import ConfigError
+from homegrown.plan.compare_notes import notes_of
 from homegrown.plan.course import Course
-from homegrown.plan.days import Upkeeping, kept_going
 from homegrown.plan.facts import Cluster, Shape
 from homegrown.plan.failures import DAY
-from homegrown.plan.layout import Layout
-from homegrown.plan.plan import Tick, Wishes, plan_training, saved, stage_figures
-from homegrown.plan.quantity import EXPECTED, Interval, Quantity, World, intervals
+from homegrown.plan.plan import Tick, Wishes, plan_training, stage_figures
+from homegrown.plan.quantity import EXPECTED, Interval, World, intervals
 from homegrown.plan.results import Plan
-from homegrown.plan.simulate import WEEK, simulate
 
 Question = Literal["asked", "same devices", "same days"]
 SUMMED = ("days", "device_hours", "mwh", "usd")
 """Figures of stages that add up to those of the run."""
 RATIOS = ("devices", *SUMMED)
 """Figures whose ratio to those of the run that was asked for is told."""
-NEAR = 0.02
-"""Share by which a run with the same days may be longer or shorter: devices come in nodes, and layouts in sizes."""
-TRIES = 3
+NEAR = 0.05
+"""Logarithm by which a run of the same days may differ: layouts come in sizes. The figures make up for the rest."""
+TRIES = 2
 """Plans at most that the search for as many days makes of a cluster."""
-WEEKS, RUNS = 8, 25
-"""Of simulated runs, and how many of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +34,7 @@ class Contender:
     Attributes:
         question: which it answers.
         cluster, title, chip: names. unit: what is counted as a device there.
-        devices: that the run keeps for itself.
+        devices: that it was planned with; the run keeps them for itself.
         figures: `devices` (that take as long), `days`, `device_hours`, `mwh`, `mw`, `usd`, `goodput`, `memory` (share
             that the fullest device uses), `tokens_per_s_device` while it runs.
         ratios: to the run that was asked for.
@@ -215,7 +211,7 @@ def _contender(
         chip=cluster.chip.title,
         unit=cluster.chip.unit,
         devices=devices,
-        notes=tuple(_notes(cluster, None if isinstance(found, str) else found.plan, run.wishes.how)),
+        notes=tuple(notes_of(cluster, None if isinstance(found, str) else found.plan, run.wishes.how)),
         problem=found if isinstance(found, str) else "",
     )
     if isinstance(found, str):
@@ -223,8 +219,9 @@ def _contender(
 
     def both(world: World) -> dict[str, float]:
         here, there = run.figures(found, world), run.figures(first, world)
-        if question == "same days":  # so many that the days would be the same in this world too
-            here["devices"] *= here["days"] / there["days"]
+        if question == "same days":  # to a day: device-hours are the same with a few more or fewer
+            longer = here["days"] / there["days"]
+            here |= {"devices": here["devices"] * longer, "mw": here["mw"] * longer, "days": there["days"]}
         ratios = {f"ratio.{name}": here[name] / there[name] for name in RATIOS if name in here and name in there}
         return here | (ratios if question != "asked" else {})
 
@@ -246,51 +243,3 @@ def _fitting(cluster: Cluster, devices: float) -> int:
     """Whole nodes, and no more than there can be."""
     whole = max(round(devices / cluster.node), 1) * cluster.node
     return min(whole, cluster.largest) if cluster.largest else whole
-
-
-def _notes(cluster: Cluster, plan: Plan | None, how: Upkeeping) -> Iterator[str]:
-    chip = cluster.chip
-    peak = ", ".join(f"{figure.value / 1e12:,.0f} TFLOP/s {dtype}" for dtype, figure in chip.peak.items())
-    yield f"a device is a {chip.unit} of {chip.title}: {peak}; {chip.memory.value / 2**30:.1f} GiB"
-    if chip.status == "announced":
-        yield "announced, not sold yet"
-    for stage in plan.stages if plan else ():
-        yield f"{stage.name}: {_layout(stage.best.layout)}"
-    if plan:
-        yield _weeks(cluster, plan, how)
-    yield from (f"{what} {_priced(figure, unit)}" for what, figure, unit in _prices(cluster) if figure is not None)
-    if chip.rental is None and chip.capital is None:
-        yield "no price is known"
-    yield from chip.facts
-
-
-def _weeks(cluster: Cluster, plan: Plan, how: Upkeeping) -> str:
-    """How weeks of the longest stage differ by chance alone, every figure at its best guess."""
-    stage = max(plan.stages, key=lambda stage: stage.figures["days"].value)
-    parts = kept_going(
-        cluster, stage.best.time.seconds, devices=plan.devices, used=stage.best.layout.devices,
-        state=saved(stage.best.memory), how=how,
-    )  # fmt: skip
-    low, _, high = simulate(*parts, seconds=WEEKS * WEEK, runs=RUNS).weeks()
-    return f"{stage.name}: one week in ten has a goodput below {low:.1%}, one in ten above {high:.1%} (simulated)"
-
-
-def _prices(cluster: Cluster) -> tuple[tuple[str, Quantity | None, str], ...]:
-    return ("rent", cluster.chip.rental, "USD an hour"), (
-        "price",
-        cluster.chip.capital,
-        "USD with its share of the system",
-    )
-
-
-def _priced(figure: Quantity, unit: str) -> str:
-    digits = 2 if figure.value < 100 else 0
-    value, low, high = (f"{number:,.{digits}f}" for number in (figure.value, figure.low, figure.high))
-    dated = f"{figure.date}, " if figure.date else ""
-    return f"{value} ({low} to {high}) {unit} ({dated}{figure.mark}: {figure.source})"
-
-
-def _layout(layout: Layout) -> str:
-    sizes = {name: getattr(layout, name) for name in ("tp", "cp", "pp", "dp", "ep", "embp")}
-    told = " ".join(f"{name}{size}" for name, size in sizes.items() if size > 1) or "one device"
-    return f"{told}, {layout.schedule}, recomputation {layout.recompute}, {layout.batch * layout.sequence / 1e6:.1f}M tokens a step"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from homegrown.plan.compare import Comparison, Contender
 from homegrown.plan.compare_text import SAME_DAYS, SAME_DEVICES, TELL, ratio, told
-from homegrown.report.colour import DARK, LEVELS, LIGHT
+from homegrown.report.colour import LEVELS
 from homegrown.report.svg import INK, MUTED, SERIES, Plot, plain_ticks, plot
 from homegrown.report.text import short, visible
 
@@ -43,18 +43,7 @@ def page(comparison: Comparison) -> str:
         ("devices", "As many devices", SAME_DEVICES, comparison.same_devices),
         ("days", "As many days", SAME_DAYS, comparison.same_days),
     ]
-    sections = [
-        {
-            "slug": f"same-{slug}",
-            "title": title,
-            "names": names,
-            "rows": [comparison.asked, *(row for row in others if not row.problem)],
-            "problems": [row for row in others if row.problem],
-        }
-        for slug, title, names, others in questions
-    ]
-    for section in sections:
-        section["plots"] = _plots(str(section["slug"]), section["names"], section["rows"])
+    sections = [_section(comparison.asked, *question) for question in questions]
     return environment.get_template("compare.html").render(
         comparison=comparison,
         sections=sections,
@@ -67,10 +56,22 @@ def page(comparison: Comparison) -> str:
     )
 
 
+def _section(
+    asked: Contender, slug: str, title: str, names: Sequence[str], others: Sequence[Contender]
+) -> dict[str, object]:
+    rows = [asked, *(row for row in others if not row.problem)]
+    return {
+        "slug": f"same-{slug}",
+        "title": title,
+        "names": names,
+        "rows": rows,
+        "problems": [row for row in others if row.problem],
+        "plots": _plots(slug, names, rows),
+    }
+
+
 def _plots(slug: str, names: Sequence[str], rows: Sequence[Contender]) -> list[Plot]:
     shown = [name for name in _HEADINGS if name in names]
-    if "devices" in shown:
-        shown.remove("days")  # they are the same
     found = [_bars(f"{slug}-{name}", name, [row for row in rows if name in row.figures]) for name in shown]
     return [drawing for drawing in found if drawing is not None]
 

@@ -27,7 +27,7 @@ TELL: Mapping[str, tuple[str, Callable[[float], str]]] = {
 }
 """Figures as a table names and shows them."""
 SAME_DEVICES = ("days", "tokens_per_s_device", "goodput", "memory", "mwh", "mw", "usd")
-SAME_DAYS = ("devices", "days", "device_hours", "mwh", "mw", "usd")
+SAME_DAYS = ("devices", "device_hours", "mwh", "mw", "usd")
 """Figures that each question is answered by."""
 _NAMES, _COLUMN = 18, 22
 """Columns of a terminal that names of figures take, and those that a cluster takes."""
@@ -72,10 +72,15 @@ def notes(comparison: Comparison) -> Iterator[str]:
     """What stands below the tables: what could not be planned; layouts, prices, sale and export; assumptions."""
     yield from (f"{row.cluster}, {row.question}: {row.problem}" for row in comparison.rows if row.problem)
     yield "Intervals hold four of five worlds; ratios are to the first column, world by world."
+    if any(row.figures["memory"].high > 1 for row in comparison.rows if row.figures):
+        yield "Memory above 100 %: in worlds with less of it, or with fuller expert ranks, that layout would not fit."
     for row in comparison.clusters:
         yield f"{row.cluster}: {row.title}"
         yield from (f"  {note}" for note in row.notes)
     yield "assumed:"
+    for row in comparison.same_days:
+        if not row.problem:
+            yield f"  {row.cluster}, same days: planned with {row.devices:,} devices, scaled by device-hours"
     yield from (f"  {line}" for line in comparison.assumptions)
 
 

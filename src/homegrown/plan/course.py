@@ -118,8 +118,8 @@ def usual_batch(shape: Shape, legs: Sequence[Leg]) -> tuple[float, str]:
     best = 0.292 * compute**0.3271
     tokens = 2.0 ** ceil(log2(best))
     return tokens, (
-        f"a step has {tokens / 1e6:.1f}M tokens: the power of two above {best / 1e6:.1f}M, the best batch for "
-        f"C = {compute:.1e} FLOP by 0.292 C^0.3271 (arXiv 2401.02954, section 3.1); set --batch for another"
+        f"the power of two above {best / 1e6:.1f}M, the best batch for C = {compute:.1e} FLOP by 0.292 C^0.3271 (arXiv "
+        "2401.02954, section 3.1); give --batch for another"
     )
 
 

@@ -34,7 +34,9 @@ def kernels_of(model: StepModel, layout: Layout) -> tuple[KernelTime, ...]:
 
 def limits_of(model: StepModel) -> dict[str, float]:
     """What bounds kernels: FLOP/s that large products reach by dtype, and bytes/s that are reached of the memory's."""
-    return {**model.machine.products, "memory": model.machine.bandwidth * model.constants.memory}
+    roofline = Roofline(model.machine, model.constants)
+    products = {dtype: roofline.rate(dtype) for dtype in model.machine.products}
+    return {**products, "memory": model.machine.bandwidth * model.constants.memory}
 
 
 def spans_of(model: StepModel, layout: Layout) -> tuple[Span, ...]:

@@ -7,7 +7,7 @@ a pipeline stage, and gives data parallelism all the devices that are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, gcd
@@ -141,13 +141,10 @@ class Space:
         for embp in self._tables(fold.dp * frame.cp * frame.tp):
             yield self._layout(frame, fold, embp)
 
-    def corners(self, frame: Frame) -> Iterator[Layout]:
-        """Layouts of a frame whose sizes are least, and most, with the most recomputation there may be."""
-        folds = list(self.folds(frame))
-        if not folds:
-            return
+    def corners(self, frame: Frame, folds: Sequence[Fold]) -> Iterator[Layout]:
+        """Layouts of a frame whose fold's sizes are least, and most, with the most recomputation there may be."""
         widest = max(folds, key=lambda fold: fold.spread)
-        for end, fold in ((0, folds[0]), (-1, widest), (-1, folds[-1])):
+        for end, fold in dict.fromkeys(((0, folds[0]), (-1, widest), (-1, folds[-1]))):
             embp = self._tables(fold.dp * frame.cp * frame.tp)[end]
             yield replace(self._layout(frame, fold, embp), recompute=self.recomputes()[-1])
 
@@ -198,17 +195,9 @@ class Space:
     def _layout(self, frame: Frame, fold: Fold, embp: int) -> Layout:
         pins = self.pins
         return Layout(
-            tp=frame.tp,
-            cp=frame.cp,
-            pp=frame.pp,
-            parts=frame.parts,
-            schedule=frame.schedule,
-            micro_batch=frame.micro_batch,
-            dp=fold.dp,
-            ep=fold.ep,
-            etp=fold.etp,
+            **frame._asdict(),
+            **fold._asdict(),
             embp=embp,
-            batch=fold.batch,
             sequence=self.sequence,
             recompute=self.recomputes()[0],
             sequence_parallel=frame.tp > 1,

@@ -14,6 +14,8 @@ DAY = 86_400.0
 """Seconds."""
 ENOUGH = 1e-3
 """Share of the time that a run may stand still for want of spares, where spares are counted out for it."""
+_ROUNDS = 8
+"""In which two waits that depend on each other settle."""
 
 
 def mttf(nodes: float, per_node_day: float) -> float:
@@ -79,10 +81,16 @@ class Failures:
 
         A run that needs a repair to go on is a loss system: lost parts are its busy servers, and while one more than
         the spares is lost, nothing else can fail. So the share is Erlang's (1917), and does not depend on how repair
-        times are distributed. Where nodes and pods both run short it takes their waits as independent.
+        times are distributed. Where both nodes and pods run short, the wait for one gives time to repair the other: no
+        time where waits are long against repairs, in proportion where they are short; the middle of the two is taken.
         """
-        waits = _wait(self.nodes * self.repair, self.spares) + _wait(self.pods * self.pod_repair, self.spare_pods)
-        return 1 / (1 + waits)
+        node, pod = self.nodes * self.repair, self.pods * self.pod_repair
+        long = _wait(node, self.spares) + _wait(pod, self.spare_pods)
+        for_node = for_pod = 0.0
+        for _ in range(_ROUNDS):
+            for_node = (1 + for_pod) * _wait(node / (1 + for_pod), self.spares)
+            for_pod = (1 + for_node) * _wait(pod / (1 + for_node), self.spare_pods)
+        return 1 / (1 + (long + for_node + for_pod) / 2)
 
     @property
     def spares_needed(self) -> int:

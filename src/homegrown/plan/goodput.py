@@ -2,8 +2,8 @@
 
 Three factors make the share: the time that is not spent waiting for repairs, of it the time that is not spent
 restarting, and of that the work that is not lost or spent on snapshots. All of them are exact for Poisson failures,
-with three simplifications: nodes and pods run short independently, the background copies are timed by the clock of
-the running job, and copies into a peer's memory delay as if no pod were ever lost meanwhile.
+with three simplifications: nodes and pods that both run short (see `Failures.available`), background copies that are
+timed by the clock of the running job, and copies into a peer's memory that delay as if no pod were lost meanwhile.
 """
 
 from __future__ import annotations

@@ -2,14 +2,13 @@
 
 A group of `size` devices, `stride` apart, spreads over nested domains: so many of it in a node, so many in a superpod,
 all of it in the cluster. A collective goes tier by tier, a hop of it costs latency, and since it goes in pieces, all
-tiers work at once and the slowest sets its pace (alpha-beta model: Hockney 1994; hierarchical collectives: arXiv
-1909.04061; bytes per device of each phase: Thakur, Rabenseifner, Gropp 2005, doi 10.1177/1094342005051521).
+tiers work at once and the slowest sets its pace (alpha-beta model and bytes of each phase: Thakur, Rabenseifner, Gropp
+2005, doi 10.1177/1094342005051521; hierarchical collectives: arXiv 1807.11205 section 3.3).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -69,7 +68,7 @@ def all_gather(links: tuple[Link, ...], group: Group, size: float) -> float:
     for span in spans(links, group):
         moved = size / span.inner * (1.0 - span.inner / span.outer)
         slowest = max(slowest, moved / span.bandwidth)
-        waiting += span.latency * math.log2(1.0 + span.domains)
+        waiting += span.latency * max(1.0, math.log2(span.domains))
     return slowest + waiting
 
 
@@ -113,9 +112,9 @@ def expert_traffic(links: tuple[Link, ...], group: Group, experts: Experts) -> T
 
     Zero-computation experts answer where the token is. A copy goes once to every domain that holds a chosen expert
     (a node, say), to the device of the sender's own place there, and from it on to those that hold the experts, once
-    each (arXiv 2412.19437 section 3.2.2). Over a tier go copies for all domains of the tier below that are reached, save
-    those already in the right one: the share inner / outer of them. `experts.reach` limits the domains of the outermost
-    tier only: it is about nodes.
+    each (arXiv 2412.19437 section 3.2.2). Over a tier go copies for all domains of the tier below that are reached,
+    save those already in the right one: the share inner / outer of them. `experts.reach` limits the domains of the
+    outermost tier only: it is about nodes.
     """
     anywhere = replace(experts, reach=0)
     slowest = waiting = 0.0
@@ -127,14 +126,3 @@ def expert_traffic(links: tuple[Link, ...], group: Group, experts: Experts) -> T
         slowest = max(slowest, copies / span.bandwidth)
         waiting += span.latency
     return Traffic(slowest, waiting)
-
-
-def bottleneck(links: Sequence[Link], group: Group) -> str:
-    """Name of the widest tier that a group uses; empty for one device."""
-    name = ""
-    inner = 1.0
-    for link in links:
-        held = group.size if not link.size else min(group.size, max(1.0, link.size / group.stride))
-        if held > inner:
-            name, inner = link.name, held
-    return name

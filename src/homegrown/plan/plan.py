@@ -15,7 +15,7 @@ from homegrown.plan.days import PLAIN, Upkeeping, outlook
 from homegrown.plan.drawn import kernels_of, limits_of, spans_of
 from homegrown.plan.enumerate import BATCH_SLACK, Space, space_on
 from homegrown.plan.facts import Cluster, Shape
-from homegrown.plan.memory import memory
+from homegrown.plan.memory import Overheads, memory
 from homegrown.plan.pins import Pins
 from homegrown.plan.quantity import EXPECTED, Interval, World, intervals
 from homegrown.plan.results import Candidate, Memory, Plan, Stage
@@ -26,7 +26,8 @@ Tick = Callable[[str, float], None]
 """Told what is done at the moment, and which share of the whole plan is behind it."""
 SUMMED = ("tokens", "days", "device_hours", "mwh", "usd")
 """Figures of stages that add up to those of the run."""
-_TOTAL = "total"
+TOTAL = "total"
+"""Where figures of a whole run stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class _Searched:
+class Searched:
     """What was found for a leg, and the model by which."""
 
     leg: Leg
@@ -72,6 +73,7 @@ class _Searched:
 
     @property
     def best(self) -> Candidate:
+        """The layout that the stage is planned with."""
         return self.found.best[0]
 
 
@@ -106,30 +108,32 @@ def plan_training(
     wishes = wishes or Wishes()
     _check_devices(cluster, devices)
     check_precision(cluster, wishes.pins.precision)
-    batch, reason = (wishes.batch, "as given") if wishes.batch else usual_batch(shape, course.legs)
+    batch, reason = batch_of(shape, course, wishes)
     searched = []
     for number, leg in enumerate(course.legs):
-        space = space_on(cluster, shape, devices, leg.sequence, _sequences(batch, leg), wishes.pins, wishes.slack)
-        searched.append(_search(space, cluster, leg, wishes, _part(tick, leg, number, len(course.legs))))
-    figures = intervals(lambda world: _run(shape, cluster, devices, searched, wishes, world), wishes.worlds)
+        space = space_on(cluster, shape, devices, leg.sequence, sequences_of(batch, leg), wishes.pins, wishes.slack)
+        searched.append(search_leg(space, cluster, leg, wishes, _part(tick, leg, number, len(course.legs))))
+    figures = intervals(lambda world: run_figures(shape, cluster, devices, searched, wishes, world), wishes.worlds)
+    basis = basis_of(shape, cluster, wishes.pins)
+    stages = tuple(_stage(one, under(figures, str(number)), basis) for number, one in enumerate(searched))
+    totals, tokens = under(figures, TOTAL), f"{batch / 1e6:.1f}M tokens a step: {reason}"
     return Plan(
         model=shape.title or shape.name,
         cluster=cluster.title or cluster.name,
         devices=devices,
-        stages=tuple(
-            _stage(one, _under(figures, str(number)), basis_of(shape, cluster, wishes.pins))
-            for number, one in enumerate(searched)
-        ),
-        totals=_under(figures, _TOTAL),
-        assumptions=assumptions(
-            shape, cluster, devices, course, f"{batch / 1e6:.1f}M tokens a step: {reason}", wishes.pins,
-            [one.best.layout for one in searched], _under(figures, _TOTAL),
-        ),
+        stages=stages,
+        totals=totals,
+        assumptions=assumptions(shape, cluster, devices, course, tokens, wishes.pins, stages, totals),
         command=command,
-    )  # fmt: skip
+    )
 
 
-def _sequences(batch: float, leg: Leg) -> int:
+def batch_of(shape: Shape, course: Course, wishes: Wishes) -> tuple[float, str]:
+    """Tokens of a step, and why so many."""
+    return (wishes.batch, "as given") if wishes.batch else usual_batch(shape, course.legs)
+
+
+def sequences_of(batch: float, leg: Leg) -> int:
     """Of a step, so that it has as many tokens in every stage."""
     if batch < leg.sequence:
         raise ConfigError(
@@ -139,22 +143,28 @@ def _sequences(batch: float, leg: Leg) -> int:
     return round(batch / leg.sequence)
 
 
-def _search(
+def search_leg(
     space: Space, cluster: Cluster, leg: Leg, wishes: Wishes, tick: Callable[[float], None] | None
-) -> _Searched:
+) -> Searched:
+    """Search the best layouts of a stage.
+
+    Raises:
+        ConfigError: none fits, or there is none.
+    """
     begun = time.perf_counter()
     machine, constants = cluster.machine(EXPECTED), Constants.at(EXPECTED)
     model = StepModel(space.shape, machine, constants)
     capacity = wishes.limit or machine.memory
-    found = search(space, model, capacity, count=wishes.count, tick=tick)
+    overheads = Overheads.at(EXPECTED, constants.skew)
+    found = search(space, model, overheads, capacity, count=wishes.count, tick=tick)
     if not found.best:
         raise ConfigError(_why_none(space, found, capacity, leg))
-    return _Searched(leg, found, model, capacity, time.perf_counter() - begun)
+    return Searched(leg, found, model, capacity, time.perf_counter() - begun)
 
 
 def _why_none(space: Space, found: Found, limit: float, leg: Leg) -> str:
     what = f"{space.shape.name} on {space.devices:,} devices, sequences of {leg.sequence:,}"
-    if not found.frames:
+    if not found.smallest:
         return (
             f"{what}: no layout has these sizes and a batch of {space.batch:,} sequences; leave a size free, or change "
             "the batch"
@@ -165,7 +175,7 @@ def _why_none(space: Space, found: Found, limit: float, leg: Leg) -> str:
     )
 
 
-def _stage(one: _Searched, figures: Mapping[str, Interval], basis: str) -> Stage:
+def _stage(one: Searched, figures: Mapping[str, Interval], basis: str) -> Stage:
     layout = one.best.layout
     return Stage(
         name=one.leg.name,
@@ -184,8 +194,8 @@ def _stage(one: _Searched, figures: Mapping[str, Interval], basis: str) -> Stage
     )
 
 
-def _run(
-    shape: Shape, cluster: Cluster, devices: int, searched: Sequence[_Searched], wishes: Wishes, world: World
+def run_figures(
+    shape: Shape, cluster: Cluster, devices: int, searched: Sequence[Searched], wishes: Wishes, world: World
 ) -> dict[str, float]:
     """All figures of a run in one world: those of stages under their numbers, those of the run under its name."""
     stages = [stage_figures(shape, cluster, devices, one.leg.tokens, one.best, wishes, world) for one in searched]
@@ -193,7 +203,7 @@ def _run(
     total["goodput"] = sum(stage["goodput"] * stage["days"] for stage in stages) / total["days"]
     total["mw"] = total["mwh"] / total["days"] / 24
     total["spares_needed"] = max(stage["spares_needed"] for stage in stages)
-    named = {str(number): stage for number, stage in enumerate(stages)} | {_TOTAL: total}
+    named = {str(number): stage for number, stage in enumerate(stages)} | {TOTAL: total}
     return {f"{where}.{name}": value for where, figures in named.items() for name, value in figures.items()}
 
 
@@ -202,8 +212,9 @@ def stage_figures(
 ) -> dict[str, float]:
     """What a stage comes to in one world; see `results.Stage.figures`."""
     layout, machine = chosen.layout, cluster.machine(world)
-    step = step_time(shape, layout, machine, Constants.at(world))
-    need = memory(shape, layout)
+    constants = Constants.at(world)
+    step = step_time(shape, layout, machine, constants)
+    need = memory(shape, layout, Overheads.at(world, constants.skew))
     rate, used = step.tokens / step.seconds, layout.devices
     figures = {
         "tokens": tokens,
@@ -237,6 +248,7 @@ def _part(tick: Tick | None, leg: Leg, number: int, count: int) -> Callable[[flo
     return lambda share: tick(f"layouts, sequences of {leg.name}", (number + share) / count)
 
 
-def _under(figures: Mapping[str, Interval], prefix: str) -> dict[str, Interval]:
+def under(figures: Mapping[str, Interval], prefix: str) -> dict[str, Interval]:
+    """Figures of one stage by its number, or of the whole run by `TOTAL`."""
     start = f"{prefix}."
     return {name.removeprefix(start): figure for name, figure in figures.items() if name.startswith(start)}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from homegrown.config.errors import ConfigError
@@ -91,7 +91,7 @@ class Roofline:
         if kernel.kind == "lookup":
             return error * (kernel.bytes * self._looked_up + launch)
         efficiency = self.attention(kernel, backward) if kernel.kind == "attention" else self.product(kernel)
-        computing = kernel.flops / (self._rate(kernel.dtype) * efficiency)
+        computing = kernel.flops / (self.rate(kernel.dtype) * efficiency)
         return error * (max(computing, kernel.bytes * self._moved) + launch)
 
     def moving(self, size: float) -> float:
@@ -118,7 +118,12 @@ class Roofline:
         width, keys = constants.attention_width, constants.attention_keys
         return best * kernel.inner / (kernel.inner + width) * kernel.columns / (kernel.columns + keys)
 
-    def _rate(self, dtype: str) -> float:
+    def rate(self, dtype: str) -> float:
+        """FLOP/s that endless products of a dtype reach.
+
+        Raises:
+            ConfigError: the chip has no such products.
+        """
         peak = self._machine.peak
         if dtype == "fp32":
             return self._share * max(peak.get("fp32", 0.0), peak.get("bf16", 0.0) * self._constants.wide)

@@ -53,25 +53,27 @@ _models: dict[tuple[int, int, int], StepModel] = {}
 
 
 class Composition(NamedTuple):
-    """Stages alike: how many layers of each kind and how many of both ends they have."""
+    """What stages alike do for a micro-batch: how many layers of each kind and how many of both ends."""
 
-    layers: tuple[int, ...]
-    first: int
-    last: int
+    layers: tuple[float, ...]
+    first: float
+    last: float
 
 
 @lru_cache(maxsize=8192)
 def _compositions(
-    shape: Shape, pp: int, parts: int, layers: tuple[int, ...], sequence: int
+    shape: Shape, pp: int, parts: int, layers: tuple[int, ...], sequence: int, mirrored: bool
 ) -> tuple[tuple[Composition, ...], tuple[int, ...]]:
-    """Kinds of stages, and for each stage which kind it is."""
+    """Kinds of stages, and for each stage which kind it is. Mirrored (DualPipe), half of a device's micro-batches go
+    through its own stage and half through that of the device opposite."""
     every = all_parts(shape, pp, parts, layers, sequence)
     kinds: dict[Composition, int] = {}
     stages = []
     for stage in range(pp):
-        own = every[stage::pp]
-        counts = tuple(map(sum, zip(*(part.layers for part in own), strict=True)))
-        kind = Composition(counts, int(own[0].first), int(own[-1].last))
+        own = every[stage::pp] + (every[pp - 1 - stage :: pp] if mirrored else ())
+        weight = 0.5 if mirrored else 1.0
+        counts = tuple(weight * sum(part.layers[kind] for part in own) for kind in range(len(shape.layers)))
+        kind = Composition(counts, weight * sum(part.first for part in own), weight * sum(part.last for part in own))
         stages.append(kinds.setdefault(kind, len(kinds)))
     return tuple(kinds), tuple(stages)
 
@@ -83,7 +85,7 @@ class _Blocks(NamedTuple):
     layers: tuple[BlockTime, ...]
     last: BlockTime
 
-    def of(self, kind: Composition) -> list[tuple[int, BlockTime]]:
+    def of(self, kind: Composition) -> list[tuple[float, BlockTime]]:
         """Blocks of a stage and how often it has each."""
         found = [(count, block) for count, block in zip(kind.layers, self.layers, strict=True) if count]
         if kind.first:
@@ -95,11 +97,14 @@ class _Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds of a stage for one micro-batch, all that shows included."""
+    """Seconds of a stage for one micro-batch: passes with all that shows; gradients of weights, part of the backward
+    one; computation in both that traffic of gradients and weights hides behind."""
 
     forward: float
     backward: float
     weights: float
+    cover_forward: float
+    cover_backward: float
 
     @property
     def both(self) -> float:
@@ -126,17 +131,17 @@ class StepModel:
         """
         check_schedule(layout)
         blocks = self.blocks(layout)
-        kinds, stages = _compositions(self.shape, layout.pp, layout.parts, layout.layers, layout.sequence)
+        kinds, stages = self._stages(layout)
         shown, hidden = self._between_stages(layout, blocks.layers)
         times = [self._stage(blocks.of(kind), shown) for kind in kinds]
         slowest = max(range(len(kinds)), key=lambda kind: times[kind].both)
         count = layout.micro_batches
         every = [times[kind] for kind in stages]
         waiting = bubble(
-            layout.schedule, layout.parts, [t.forward for t in every], [t.backward for t in every],
+            layout.schedule, layout.parts, count, [t.forward for t in every], [t.backward for t in every],
             [t.weights for t in every],
         )  # fmt: skip
-        tail = self._tail(layout, [times[kind] for kind in stages], stages)
+        tail = self._tail(layout, every, stages)
         parts = _Parts()
         for number, block in blocks.of(kinds[slowest]):
             parts.add(number * count, block)
@@ -167,16 +172,20 @@ class StepModel:
             ConfigError: see `step_time`.
         """
         blocks = self.blocks(layout)
-        kinds, stages = _compositions(self.shape, layout.pp, layout.parts, layout.layers, layout.sequence)
+        kinds, stages = self._stages(layout)
         shown, _ = self._between_stages(layout, blocks.layers)
         return [self._stage(blocks.of(kinds[kind]), shown) for kind in stages]
+
+    def _stages(self, layout: Layout) -> tuple[tuple[Composition, ...], tuple[int, ...]]:
+        mirrored = layout.schedule == "dual" and layout.pp > 1
+        return _compositions(self.shape, layout.pp, layout.parts, layout.layers, layout.sequence, mirrored)
 
     def blocks(self, layout: Layout) -> _Blocks:
         """Times of the model's blocks, kept for all layouts that cut them alike."""
         cut = cut_of(layout)
         key = (
-            cut, layout.embp, layout.overlap, layout.ep_overlap, layout.tp_overlap, layout.comm_share, layout.dispatch, layout.balanced,
-            layout.micro_batches > 1,
+            cut, layout.embp, layout.overlap, layout.ep_overlap, layout.tp_overlap, layout.comm_share, layout.dispatch,
+            layout.balanced, layout.micro_batches > 1,
         )  # fmt: skip
         known = self._blocks.get(key)
         if known is None:
@@ -218,13 +227,15 @@ class StepModel:
         behind = min(whole, window)
         return whole - behind, behind
 
-    def _stage(self, blocks: list[tuple[int, BlockTime]], shown: float) -> StageTime:
-        forward = backward = weights = 0.0
+    def _stage(self, blocks: list[tuple[float, BlockTime]], shown: float) -> StageTime:
+        forward = backward = weights = front = back = 0.0
         for number, block in blocks:
             forward += number * block.forward
             backward += number * block.backward
             weights += number * block.weights
-        return StageTime(forward + shown / 2.0, backward + shown / 2.0, weights)
+            front += number * block.cover_forward
+            back += number * block.cover_backward
+        return StageTime(forward + shown / 2.0, backward + shown / 2.0, weights, front, back)
 
     def _tail(self, layout: Layout, times: list[StageTime], stages: tuple[int, ...]) -> Tail:
         """What follows the passes on the stage that is done last. Of stages alike only the first can be that one: a
@@ -243,9 +254,10 @@ class StepModel:
         found, spare, done = [], 0.0, 0
         for stage, tail in known:
             if layout.schedule != "dual":
-                spare += sum(time.backward for time in times[done:stage]) / layout.parts
+                spare += sum(time.cover_backward for time in times[done:stage]) / layout.parts
                 done = stage
-            passes = (times[stage].forward, times[stage].backward) if layout.overlap else (0.0, 0.0)
+            time = times[stage]
+            passes = (time.cover_forward, time.cover_backward) if layout.overlap else (0.0, 0.0)
             found.append(tail.behind(*passes, spare))
         update = max(tail.update for tail in found)
         slowest = max(found, key=lambda tail: tail.exposed)

@@ -103,8 +103,6 @@ def _summed(shape: Shape, layout: Layout, held: Held, links: tuple[Link, ...]) -
         # Only rows that were looked up have gradients.
         rows = layout.tokens * shape.ngram_tables * shape.ngram_width / layout.embp
         classes.append((min(held.tables / layout.embp, rows), Group(stage // layout.embp, layout.embp)))
-    scattered = sum(
-        all_gather(links, group, gradient * numbers) for numbers, group in classes if numbers and group.size > 1
-    )
-    gathered = sum(all_gather(links, group, item * numbers) for numbers, group in classes if numbers and group.size > 1)
-    return scattered, gathered
+    shared = [(numbers, group) for numbers, group in classes if numbers and group.size > 1]
+    scattered = sum(all_gather(links, group, gradient * numbers) for numbers, group in shared)
+    return scattered, sum(all_gather(links, group, item * numbers) for numbers, group in shared)

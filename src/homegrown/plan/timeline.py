@@ -50,7 +50,7 @@ def order_of(schedule: Schedule, stages: int, parts: int, micro_batches: int) ->
 def _interleaved(stages: int, parts: int, count: int, device: int) -> list[tuple[Task, ...]]:
     """1F1B over one or several parts (arXiv 2104.04473 section 2.2): warm up, then one backward after each forward."""
 
-    def task(kind: Pass, number: int) -> tuple[Task]:
+    def task(kind: Pass, number: int) -> tuple[Task, ...]:
         # Groups of p micro-batches go through a part before the next part of the device gets them.
         group, place = divmod(number, stages * parts)
         part = place // stages

@@ -92,6 +92,8 @@ def _orthogonalised(classes: Sequence[Class], owners: float) -> Iterator[Kernel]
     scale = fullest(classes, owners) / mean / owners
     item = ITEM["bf16"]
     for low, high, number in classes:
+        if not number:  # layers of a kind that this stage has none of
+            continue
         products = scale * number * NEWTON_SCHULZ
         wide, square = float(low * high), float(low * low)
         for name, inner, columns, moved in (
@@ -137,5 +139,7 @@ def _classes(
     if first and shape.ngram_tables:
         low, high = sorted((shape.ngram_width, shape.hidden))
         found[False][low, high] += shape.ngram_tables
-    plain, routed = (tuple(Class(*sides, number) for sides, number in found[kind].items()) for kind in (False, True))
+    plain, routed = (
+        tuple(Class(*sides, number) for sides, number in found[kind].items() if number) for kind in (False, True)
+    )
     return plain, routed

@@ -19,13 +19,15 @@ from homegrown.report.text import short
 _ROW = 27
 """Height of a bar with its gap, in CSS pixels."""
 _WIDTH = 460
+_LEAST = 0.001
+"""Share of a step below which a part of it has no bar."""
 _COLOURS: Mapping[words.Group, str] = {"compute": SERIES[0], "exposed": SERIES[1], "waiting": SERIES[5]}
 
 
 def step_bars(stage: Stage, number: int) -> Plot:
     """Seconds of a step by what they go to."""
-    rows = words.step_rows(stage.best.time)
     whole = stage.best.time.seconds
+    rows = [row for row in words.step_rows(stage.best.time) if row.seconds > _LEAST * whole]
     told = [f"{quantity(row.seconds, 's')}, {percent(row.seconds / whole)}" for row in rows]
     groups = list(dict.fromkeys(row.group for row in rows))
 
@@ -46,7 +48,7 @@ def step_bars(stage: Stage, number: int) -> Plot:
         title=f"A step of {stage.name}",
         summary=f"A step takes {quantity(whole, 's')}: "
         + "; ".join(f"{row.title} {text}" for row, text in zip(rows, told, strict=True)) + ".",
-        caption=f"{quantity(whole, 's')} together, on the slowest stage",
+        caption=f"{quantity(whole, 's')} together, on the slowest stage; parts below {percent(_LEAST)} are not shown",
         size=(_WIDTH, 20 + _ROW * len(rows)),
     )  # fmt: skip
 

@@ -26,9 +26,11 @@ KINDS = {
     "inputs": ("backward, gradients of inputs", SERIES[1]),
     "weights": ("backward, gradients of weights", SERIES[4]),
 }
-_GROUPS: dict[str, tuple[words.Group, str]] = {
-    "compute": ("compute", SERIES[0]), "exposed": ("exposed", SERIES[1]), "waiting": ("waiting", SERIES[5]),
-}  # fmt: skip
+_COLOURS: Mapping[words.Group, str] = {"compute": SERIES[0], "exposed": SERIES[1], "waiting": SERIES[5]}
+_UNIT = 72
+"""CSS pixels an inch of a drawing."""
+_LETTER = 6.5
+"""CSS pixels of a letter."""
 
 
 def timeline(stage: Stage, number: int) -> Plot:
@@ -52,7 +54,7 @@ def _passes(stage: Stage, number: int) -> Plot:
         axes.set_xlim(0, ends)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [str(row + 1) for row in rows], color=INK)
-        axes.set_ylabel("pipeline stage")
+        axes.set_ylabel("pipeline stage" if len(rows) > 7 else "stage")
         axes.set_xlabel("seconds")
         axes.grid(False)
         plain_ticks(axes.xaxis)
@@ -114,21 +116,23 @@ def _strip(stage: Stage, number: int) -> Plot:
     time = stage.best.time
     rows = words.step_rows(time)
 
-    def paint(_: Figure, axes: Axes) -> None:
-        start = 0.0
+    def paint(figure: Figure, axes: Axes) -> None:
+        start, pixels = 0.0, _UNIT * figure.get_figwidth()
         for row in rows:
-            colour = _GROUPS[row.group][1]
-            axes.barh([0], [row.seconds * 0.997], left=[start], color=colour, height=0.5)
+            axes.barh([0], [row.seconds], left=[start], color=_COLOURS[row.group], height=0.5)
+            axes.plot([start, start], [-0.25, 0.25], color=INK, linewidth=0.6)
+            if len(row.title) * _LETTER < pixels * row.seconds / time.seconds:
+                axes.text(start + row.seconds / 2, -0.42, row.title, ha="center", va="center", fontsize=10.5)
             start += row.seconds
         axes.set_xlim(0, time.seconds)
-        axes.set_ylim(-0.5, 0.5)
+        axes.set_ylim(-0.55, 0.4)
         axes.yaxis.set_visible(False)
         axes.spines["left"].set_visible(False)
         axes.grid(False)
         axes.set_xlabel("seconds")
         plain_ticks(axes.xaxis)
         groups = dict.fromkeys(row.group for row in rows)
-        handles = [Patch(color=_GROUPS[group][1], label=words.GROUPS[group]) for group in groups]
+        handles = [Patch(color=_COLOURS[group], label=words.GROUPS[group]) for group in groups]
         axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
     told = "; ".join(f"{row.title} {quantity(row.seconds, 's')}" for row in rows)

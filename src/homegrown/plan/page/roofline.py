@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from homegrown.plan.results import KernelTime, Stage
+from homegrown.plan.results import KernelTime, Plan, Stage
 from homegrown.report.numbers import percent, quantity
-from homegrown.report.svg import INK, MUTED, SERIES, WIDE, Plot, plain_ticks, plot
+from homegrown.report.svg import INK, SERIES, WIDE, Plot, plain_ticks, plot
 
 _NARROW = (460, 400)
+_LEAST = 0.001
+"""Share of the kernels' time below which one is not drawn."""
 _AREA = 1000.0
 """Square points of a mark that would be the whole step."""
 
 
-def roofline(stage: Stage, number: int) -> Plot | None:
-    """FLOP/s of kernels over their operations per byte, with the roofs; None where no kernel was timed."""
-    drawn = [kernel for kernel in stage.kernels if kernel.flops > 0 and kernel.bytes > 0 and kernel.seconds > 0]
+def part_order(plan: Plan) -> list[str]:
+    """Components of the model whose kernels have products, those that take longest first: so that each has the same
+    colour in all stages."""
+    spent: dict[str, float] = {}
+    for stage in plan.stages:
+        whole = sum(kernel.seconds for kernel in stage.kernels)
+        for kernel in stage.kernels:
+            if kernel.flops:
+                spent[kernel.part] = spent.get(kernel.part, 0.0) + kernel.seconds / whole
+    return sorted(spent, key=lambda part: -spent[part])
+
+
+def roofline(stage: Stage, number: int, order: Sequence[str]) -> Plot | None:
+    """FLOP/s of kernels over their operations per byte, with the roofs; None where no kernel was timed.
+
+    Args:
+        stage: whose best layout it is.
+        number: makes its name the page's only one.
+        order: of components of the model, from `part_order`.
+    """
+    spent = sum(kernel.seconds for kernel in stage.kernels)
+    drawn = [
+        kernel for kernel in stage.kernels if kernel.flops and kernel.bytes and kernel.seconds > _LEAST * spent
+    ]  # fmt: skip
     if not drawn or not stage.limits.get("memory"):
         return None
-    spent = sum(kernel.seconds for kernel in stage.kernels)
-    parts = _parts(drawn)
+    parts = _parts(drawn, order)
     dtypes = [dtype for dtype in dict.fromkeys(kernel.dtype for kernel in drawn) if dtype in stage.limits]
-    rest = sum(kernel.seconds for kernel in stage.kernels if kernel.flops <= 0)
+    rest = spent - sum(kernel.seconds for kernel in drawn)
 
     def paint(_: Figure, axes: Axes) -> None:
         _roofs(axes, drawn, stage.limits, dtypes)
-        for (part, kernels), colour in zip(parts.items(), (*SERIES, MUTED), strict=False):
+        for part, (colour, kernels) in parts.items():
             axes.scatter(
                 [kernel.flops / kernel.bytes for kernel in kernels],
                 [kernel.flops / kernel.seconds for kernel in kernels],
@@ -50,22 +71,24 @@ def roofline(stage: Stage, number: int) -> Plot | None:
         f"{percent(slow.seconds / spent)} of the kernels' time at {quantity(slow.flops / slow.seconds, 'FLOP/s')} and "
         f"{quantity(slow.flops / slow.bytes)} operations a byte.",
         caption="Area: share of the kernels' time. Roofs: what large products and memory reach."
-        + (f" Without products, and not drawn: {percent(rest / spent)} of the time." if rest else ""),
+        + (
+            f" Not drawn: kernels without products or that take next to nothing, {percent(rest / spent)}."
+            if rest
+            else ""
+        ),
         size=_NARROW,
         wide=WIDE,
     )
 
 
-def _parts(kernels: Sequence[KernelTime]) -> dict[str, list[KernelTime]]:
-    """Kernels by component, those that take longest first; what has no colour of its own is together."""
-    found: dict[str, list[KernelTime]] = defaultdict(list)
-    for kernel in kernels:
-        found[kernel.part].append(kernel)
-    names = sorted(found, key=lambda name: -sum(kernel.seconds for kernel in found[name]))
-    own = names if len(names) <= len(SERIES) else names[: len(SERIES) - 1]
-    parts = {name: found[name] for name in own}
-    others = [kernel for name in names if name not in parts for kernel in found[name]]
-    return parts | ({"others": others} if others else {})
+def _parts(kernels: Sequence[KernelTime], order: Sequence[str]) -> dict[str, tuple[str, list[KernelTime]]]:
+    """Colour and kernels of each component; those for which there is no colour left are together."""
+    own = order if len(order) <= len(SERIES) else order[: len(SERIES) - 1]
+    found: dict[str, tuple[str, list[KernelTime]]] = {}
+    for part, colour in zip(own, SERIES, strict=False):
+        found[part] = colour, [kernel for kernel in kernels if kernel.part == part]
+    found["others"] = SERIES[-1], [kernel for kernel in kernels if kernel.part not in own]
+    return {part: entry for part, entry in found.items() if entry[1]}
 
 
 def _roofs(axes: Axes, kernels: Sequence[KernelTime], limits: Mapping[str, float], dtypes: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from homegrown.plan import words
 from homegrown.plan.page.bars import interval_bars, memory_bars, step_bars
 from homegrown.plan.page.pipeline import timeline
-from homegrown.plan.page.roofline import roofline
+from homegrown.plan.page.roofline import part_order, roofline
 from homegrown.plan.page.scale import scale_plot
 from homegrown.plan.quantity import Interval
 from homegrown.plan.results import Candidate, Plan, Stage
@@ -33,12 +33,12 @@ class Section:
 
 def sections(plan: Plan) -> list[Section]:
     """All sections in order. Each says itself what is missing."""
-    stages = list(enumerate(plan.stages))
+    stages, order = list(enumerate(plan.stages)), part_order(plan)
     return [
         Section("plan-result", "What the run comes to", _result(plan)),
         Section("plan-step", "A step", {"plots": [step_bars(stage, number) for number, stage in stages]}),
         Section("plan-timeline", "Timeline of one step", {"plots": [timeline(stage, n) for n, stage in stages]}),
-        Section("plan-roofline", "Roofline", {"plots": _there(roofline(stage, n) for n, stage in stages)}),
+        Section("plan-roofline", "Roofline", {"plots": _there(roofline(stage, n, order) for n, stage in stages)}),
         Section("plan-memory", "Memory", _memory(plan)),
         Section("plan-devices", "Days against devices", {"plots": _there(scale_plot(plan, key) for key in _DRAWN)}),
         Section("plan-energy", "Energy and cost", {"plots": _there(interval_bars(plan, key) for key in _DRAWN)}),
