@@ -75,7 +75,7 @@ class PrefillBench(Machine):
     compiled: bool = False
     """Measure its compiled modes too; compiling takes a minute or more each."""
     repetitions: int = 0
-    """Measured rounds; in each, everything has one turn. 0 takes 3, with --long 1."""
+    """Measured rounds; in each, everything has one turn. 0 takes 5, with --long 1."""
     warmup: int = 1
     """Rounds before them that do not count."""
 

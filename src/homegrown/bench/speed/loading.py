@@ -133,7 +133,7 @@ def _measure(plan: LoadPlan, folder: Path, argv: Sequence[str], tick: Tick) -> S
             "floor of a start: plain python; of a load: mapping the files into memory and reading each byte once; the "
             "best of their rounds",
             f"{EVICTED}: the system was told to forget the files (posix_fadvise), which it may not do in full",
-            "peak over weights: memory at the peak, less that before the load, over the size of the weights as they are held",
+            "peak over weights: memory at the peak, less that before the load, over the size of the weights as held",
         ],
     )
 

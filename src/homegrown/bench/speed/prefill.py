@@ -56,7 +56,7 @@ class PrefillPlan:
     chunk: int = PREFILL_CHUNK
     peer: bool = True
     compiled: bool = False
-    repetitions: int = 3
+    repetitions: int = 5
     warmup: int = 1
     seed: int = 0
 
