@@ -5,6 +5,7 @@ Traffic hides behind computation that does not wait for it, and slows it: a shar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from homegrown.plan.constants import Constants
@@ -16,7 +17,10 @@ from homegrown.plan.roofline import Price
 from homegrown.plan.routing import imbalance
 from homegrown.plan.traffic import (
     Rounds,
+    chosen_bytes,
+    chosen_rounds,
     copied_bytes,
+    draft_step,
     embedding_rounds,
     end_rounds,
     key_bytes,
@@ -140,7 +144,7 @@ class Traffic:
 
     def end(self, price: Price, fullest: float) -> list[Exchange]:
         """The head works on all tokens of a tensor-parallel group, in every draft step too, behind a draft block."""
-        layout, draft, steps, found = self._layout, self._shape.draft, self._shape.draft_steps, list[Exchange]()
+        layout, draft, steps, found = self._layout, draft_step(self._shape), self._shape.draft_steps, list[Exchange]()
         if layout.tp > 1:
             found += self._tensor(price, end_rounds(self._shape, layout))
         if draft is not None:
@@ -154,6 +158,7 @@ class Traffic:
         layout, found = self._layout, []
         if layout.tp > 1:
             found += self._tensor(price, layer_rounds(self._shape, layout, layers))
+            found += self._chosen(layers)
         if layout.cp > 1:
             found.append(self._context(layers, price))
         if layers.experts is not None and layout.ep * layout.etp > 1:
@@ -172,6 +177,13 @@ class Traffic:
             Exchange("tp", forward, first, front, first * pieces),
             Exchange("tp", 0.0, behind, 0.0, max(price.products_backward - first * pieces, 0.0)),
         ]
+
+    def _chosen(self, layers: Layers) -> Iterator[Exchange]:
+        """Keys that indexers chose, and what they learn from, in the open."""
+        forward, backward = chosen_rounds(self._layout, layers)
+        if forward:
+            moved = all_gather(self._links, Group(self._layout.tp), chosen_bytes(self._layout, self._cut, layers))
+            yield Exchange("tp", forward * moved, backward * moved)
 
     def _context(self, layers: Layers, price: Price) -> Exchange:
         """Keys and values of all are gathered behind attention's cores."""

@@ -86,5 +86,5 @@ def _local(layout: Layout, held: Held) -> float:
 def _summed(shape: Shape, layout: Layout, held: Held, links: tuple[Link, ...]) -> tuple[float, float]:
     """Seconds to scatter the gradients of a stage's parameters, and to gather its weights."""
     shared, (gradient, weight) = summed(shape, layout, held), number_bytes(layout)
-    scattered = sum(all_gather(links, group, gradient * numbers) for numbers, group in shared)
-    return scattered, sum(all_gather(links, group, weight * numbers) for numbers, group in shared)
+    scattered = sum(all_gather(links, each.group, gradient * each.gradients) for each in shared)
+    return scattered, sum(all_gather(links, each.group, weight * each.weights) for each in shared)

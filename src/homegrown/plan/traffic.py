@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from homegrown.plan.facts import Attention, Layers, Shape
 from homegrown.plan.kernel import ITEM as WIDTHS
 from homegrown.plan.kernel import KEPT, Cut, cut_of
 from homegrown.plan.layout import Layout
+from homegrown.plan.matrices import indexers
 from homegrown.plan.network import Group
 from homegrown.plan.parts import parts_of
 from homegrown.plan.routing import reached
@@ -47,9 +49,14 @@ class Rounds(NamedTuple):
 
 
 class Summed(NamedTuple):
-    """Numbers on a device that the devices of a group hold in common, so that their gradients are summed there."""
+    """Numbers that the devices of a group hold in common, so that their gradients are summed there.
 
-    numbers: float
+    Attributes:
+        gradients: of a device. weights: that all of them change, and hand out.
+    """
+
+    gradients: float
+    weights: float
     group: Group
 
 
@@ -70,13 +77,16 @@ def layer_rounds(shape: Shape, layout: Layout, layers: Layers) -> Rounds:
     """Of a layer: attention, dense feed-forward networks and shared experts are blocks."""
     shared = layers.experts is not None and layers.experts.shared > 0
     blocks = layers.sublayers + len(layers.dense) + shared
-    saved = layers.sublayers * _latent_saving(shape, layout, layers.attention)
-    return _block_rounds(layout, blocks - saved / 2.0, blocks)
+    return _block_rounds(layout, blocks - layers.sublayers * _latent_saving(shape, layout, layers.attention), blocks)
 
 
 def end_rounds(shape: Shape, layout: Layout) -> Rounds:
-    """Of the head, which works on all tokens of a group, in every draft step too."""
-    return _block_rounds(layout, 1.0 + shape.draft_steps, 1.0 + shape.draft_steps)
+    """Of the head, in every draft step too: it takes all tokens of a group, and what it gives is added up, not
+    scattered. Draft steps embed words."""
+    steps = 1.0 * shape.draft_steps
+    words, heads = embedding_rounds(layout), 1.0 + steps
+    forward = steps * words.forward + (heads if layout.sequence_parallel else 0.0)
+    return Rounds(forward, steps * words.opening, 2.0 * heads, forward)
 
 
 def _latent_saving(shape: Shape, layout: Layout, attention: Attention) -> float:
@@ -86,15 +96,42 @@ def _latent_saving(shape: Shape, layout: Layout, attention: Attention) -> float:
     return 1.0 - min((attention.q_lora + attention.kv_lora + attention.rope) / shape.hidden, 1.0)
 
 
-def _block_rounds(layout: Layout, blocks: float, outputs: float) -> Rounds:
-    """Blocks whose matrices are cut (arXiv 2205.05198 section 4.2.2).
+def _block_rounds(layout: Layout, inputs: float, outputs: float) -> Rounds:
+    """Blocks whose matrices are cut (arXiv 2205.05198 section 4.2.2), by how often a state is gathered as their input,
+    and scattered as their output.
 
     Forward, with sequence parallelism, a block's input is gathered and its output scattered; without, its output is
     summed. Backward, what comes is gathered, and behind products the input is gathered again and its gradient scattered
     (or summed).
     """
-    both = 2.0 * blocks
-    return Rounds(both, outputs if layout.sequence_parallel else 0.0, both, both)
+    forward = inputs + outputs
+    return Rounds(forward, outputs if layout.sequence_parallel else 0.0, 2.0 * inputs, forward)
+
+
+def chosen_bytes(layout: Layout, cut: Cut, layers: Layers) -> float:
+    """Of what is known of every key that a query of a micro-batch sees: its number, or its probability."""
+    return 4.0 * cut.tokens * min(layers.attention.budget or layout.sequence, layout.sequence)
+
+
+def chosen_rounds(layout: Layout, layers: Layers) -> tuple[float, float]:
+    """How often that is gathered or scattered over a tensor-parallel group that cuts the sequence, and attention's
+    heads: the choices of an indexer, made by each rank for its own tokens; and, of every sublayer, the probabilities
+    that it learns from, summed over heads for each rank's own tokens (arXiv 2512.02556 section 2.1)."""
+    owners = indexers(layers) if layout.sequence_parallel else 0.0
+    return owners, 1.0 * layers.sublayers if owners else 0.0
+
+
+def draft_step(shape: Shape) -> Layers | None:
+    """The draft block in one of its steps: the later ones take over the choices of the first."""
+    draft = shape.draft
+    if draft is None or shape.draft_steps < 2 or not draft.attention.index_heads:
+        return draft
+    return _sharing(draft, shape.draft_steps)
+
+
+@lru_cache(maxsize=256)
+def _sharing(draft: Layers, steps: int) -> Layers:
+    return replace(draft, attention=replace(draft.attention, index_share=steps * draft.attention.index_share))
 
 
 # The other dimensions of a layer
@@ -145,15 +182,17 @@ def summed(shape: Shape, layout: Layout, held: Held) -> list[Summed]:
     """Parameters of a stage by who holds them: all but experts, experts, n-gram tables."""
     apart = layout.ep * layout.etp
     stage = layout.dp * layout.cp * layout.tp
+    dense, routed = dense_numbers(layout, held), held.routed / apart
     classes = [
-        Summed(dense_numbers(layout, held), Group(layout.dp * layout.cp, layout.tp)),
-        Summed(held.routed / apart, Group(stage // apart, apart)),
+        Summed(dense, dense, Group(layout.dp * layout.cp, layout.tp)),
+        Summed(routed, routed, Group(stage // apart, apart)),
     ]
     if held.tables:
-        # Only rows that were looked up have gradients.
+        # Only rows that were looked up have gradients, each device's own, and only those change.
         rows = layout.tokens * shape.ngram_tables * shape.ngram_width / layout.embp
-        classes.append(Summed(min(held.tables / layout.embp, rows), Group(stage // layout.embp, layout.embp)))
-    return [each for each in classes if each.numbers and each.group.size > 1]
+        tables, members = held.tables / layout.embp, stage // layout.embp
+        classes.append(Summed(min(tables, rows / members), min(tables, rows), Group(members, layout.embp)))
+    return [each for each in classes if each.weights and each.group.size > 1]
 
 
 def dense_numbers(layout: Layout, held: Held) -> float:
@@ -205,8 +244,9 @@ def _of_passes(shape: Shape, layout: Layout, stage: int) -> Iterator[tuple[str, 
         yield "embp", 2.0 * _gathered(row_bytes(shape, cut), layout.embp)
     if own[-1].last:
         yield "tp", _gathered(state_bytes(shape, cut), layout.tp) * _times(layout, end_rounds(shape, layout))
-        if shape.draft is not None:
-            for dimension, size in _of_layer(shape, layout, cut, shape.draft):
+        draft = draft_step(shape)
+        if draft is not None:
+            for dimension, size in _of_layer(shape, layout, cut, draft):
                 yield dimension, shape.draft_steps * size
     if layout.pp > 1:
         size = stage_bytes(shape, layout)
@@ -216,6 +256,7 @@ def _of_passes(shape: Shape, layout: Layout, stage: int) -> Iterator[tuple[str, 
 
 def _of_layer(shape: Shape, layout: Layout, cut: Cut, layers: Layers) -> Iterator[tuple[str, float]]:
     yield "tp", _gathered(state_bytes(shape, cut), layout.tp) * _times(layout, layer_rounds(shape, layout, layers))
+    yield "tp", _gathered(chosen_bytes(layout, cut, layers), layout.tp) * sum(chosen_rounds(layout, layers))
     yield "cp", _gathered(key_bytes(layout, layers), layout.cp) * sum(key_rounds(layout, layers))
     experts = layers.experts
     if experts is None:
@@ -229,8 +270,11 @@ def _of_layer(shape: Shape, layout: Layout, cut: Cut, layers: Layers) -> Iterato
 def _once(shape: Shape, layout: Layout, held: Held) -> float:
     """Gradients scattered and weights gathered, or gradients summed everywhere."""
     gradient, weight = number_bytes(layout)
-    each = gradient + weight if layout.zero else 2.0 * gradient
-    return sum(_gathered(each * numbers, group.size) for numbers, group in summed(shape, layout, held))
+    size = 0.0
+    for gradients, weights, group in summed(shape, layout, held):
+        both = gradient * gradients + weight * weights if layout.zero else 2.0 * gradient * gradients
+        size += _gathered(both, group.size)
+    return size
 
 
 def _times(layout: Layout, rounds: Rounds) -> float:
