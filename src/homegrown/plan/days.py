@@ -14,7 +14,7 @@ from homegrown.plan.results import StepTime
 from homegrown.plan.simulate import WEEK, simulate
 from homegrown.plan.upkeep import Upkeep
 
-WEEKS, RUNS = 8, 25
+WEEKS, RUNS = 8, 20
 """Of simulated runs, and how many of them."""
 
 
