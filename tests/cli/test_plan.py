@@ -100,6 +100,8 @@ class TestMistakes:
             (f"{MODEL} {RUN} --stages 8K:1T", "both --tokens and --stages: give one of them"),
             (f"{MODEL} --cluster hgx-h100 --devices 64", "neither --tokens nor --stages: give one of them"),
             (f"{MODEL} {RUN} --devices -5", "devices = -5: must be at least 1"),
+            (f"{MODEL} {RUN} --devices 1000000000000", "--devices 1000000000000: must be at most 100,000,000"),
+            (f"--model longcat-3 {RUN}", "no model 'longcat-3' (did you mean 'longcat-2.0'?)"),
             (f"{MODEL} {RUN} --tp 7", "tp = 7: must divide the 32 attention heads of llama-3-8b"),
             (f"{MODEL} {RUN} --tp 8 --pp 32", "tp 8 * pp 32 = 256 devices: there are only 64"),
             (f"{MODEL} {RUN} --ep 4", "ep = 4: must divide the 0 routed experts of llama-3-8b"),

@@ -24,7 +24,7 @@ class AuditArguments:
     """Check a claim about a training run: what its statements imply, which of them contradict each other under which
     reading, and what single figure would settle it. Benchmark scores get their standard errors.
 
-    The claim is a TOML file (docs/planning.md describes it) or the name of one that ships with the package:
+    The claim is a TOML file (docs/auditing.md describes it) or the name of one that ships with the package:
     `homegrown audit longcat-2.0`; `--list` lists those."""
 
     claim: Annotated[
@@ -39,7 +39,7 @@ class AuditArguments:
     html: Path | None = None
     """Write a page with plots, self-contained, to this file."""
     data: Path | None = None
-    """Folder with chips, clusters, models and prices of your own (docs/planning.md), over the package's."""
+    """Folder with chips, clusters, models and prices of your own (docs/planning-data.md), over the package's."""
 
 
 def run(argv: list[str]) -> int:

@@ -75,7 +75,7 @@ COMMANDS: Commands = {
         Command(
             "bench",
             "homegrown.cli.bench",
-            "measure training steps and servers, against this machine's limits and against transformers",
+            "measure training, inference and servers, against this machine's limits and against transformers",
         ),
         Command(
             "doctor",

@@ -26,6 +26,7 @@ def shape_called(name: str, catalogue: Catalogue) -> Shape:
     Raises:
         ConfigError: there is no such model or file, or the file is not what it should be.
     """
+    from homegrown.plan.reading import did_you_mean
     from homegrown.plan.shapes import preset_shape, preset_shape_names, shape_of
 
     path = Path(name)
@@ -36,9 +37,11 @@ def shape_called(name: str, catalogue: Catalogue) -> Shape:
         return preset_shape(known)
     try:
         return catalogue.shape(name)
-    except ConfigError as error:
+    except ConfigError:
+        presets, published = preset_shape_names(), sorted(catalogue.models.things)
         raise ConfigError(
-            f"{error}; presets: {', '.join(preset_shape_names())}; or the path of a config file"
+            f"no model {name!r}{did_you_mean(name, [*presets, *published])}; presets: {', '.join(presets)}; published "
+            f"models: {', '.join(published)}; or the path of a config file"
         ) from None
 
 

@@ -206,12 +206,18 @@ def wishes(flags: PlanFlags) -> Wishes:
     )  # fmt: skip
 
 
+MOST_DEVICES = 100_000_000
+"""More than all that were ever built: a slip of the finger."""
+
+
 def check(flags: PlanFlags, example: str) -> None:
     """Refuse flags that say too little or too much; `example` shows how they are used.
 
     Raises:
         UsageError: a flag is missing, or two contradict each other.
     """
+    if flags.devices > MOST_DEVICES:
+        raise UsageError(f"--devices {flags.devices}: must be at most {MOST_DEVICES:,}")
     missing = [f"--{name}" for name in ("model", "cluster", "devices") if not getattr(flags, name)]
     if missing:
         raise UsageError(f"{' and '.join(missing)}: needed, as in `{example}`; --help explains them")

@@ -37,7 +37,10 @@ def basis_of(shape: Shape, cluster: Cluster, pins: Pins) -> str:
     if pins.precision != dtype:
         said.append(f"products in {pins.precision}")
     sparse = any(group.attention.budget for group in shape.layers)
-    said.append("attention causal" + (", selected keys and all that indexers score" if sparse else ""))
+    said.append("attention causal")
+    if sparse:
+        # Indexers learn on selected keys alone, so that a device computes less than this count says.
+        said.append("selected keys only; indexers' scoring of all keys counted for three passes, like all else")
     if shape.draft is not None:
         said.append(f"draft head of {shape.draft_steps} step{'s' * (shape.draft_steps > 1)} counted")
     if any(group.experts for group in shape.layers):

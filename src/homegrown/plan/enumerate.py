@@ -195,17 +195,9 @@ class Space:
     def _layout(self, frame: Frame, fold: Fold, embp: int) -> Layout:
         pins = self.pins
         return Layout(
-            tp=frame.tp,
-            cp=frame.cp,
-            pp=frame.pp,
-            parts=frame.parts,
-            schedule=frame.schedule,
-            micro_batch=frame.micro_batch,
-            dp=fold.dp,
-            ep=fold.ep,
-            etp=fold.etp,
+            **frame._asdict(),
+            **fold._asdict(),
             embp=embp,
-            batch=fold.batch,
             sequence=self.sequence,
             recompute=self.recomputes()[0],
             sequence_parallel=frame.tp > 1,

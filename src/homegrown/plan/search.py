@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -58,7 +60,21 @@ def search(
         count: how many are wanted.
         tick: told the progress.
     """
-    return _Search(space, model, overheads, limit, count, tick).run()
+    with _no_collection():
+        return _Search(space, model, overheads, limit, count, tick).run()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which would go through a million small tuples over and over (a third of the time)
+    and find no cycle among them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Search:

@@ -17,10 +17,11 @@ sequence, precision. What came out stands beside what the planner says, with the
 comes from how well its figures of chips, links and kernels are known. Nothing is fitted to these rows; a chip is
 calibrated on one anchor, its measured ceiling of large matrix products. `homegrown plan validate` prints the same
 table, and `homegrown plan validate --runs FILE` replays runs of your own ([format](planning-validate.md)).
+How the planner counts, and how blind this comparison is, is in [planning.md](planning.md#how-blind-the-comparison-is).
 """
 MISSES = """## What is missed, and why
 
-Reasons stand only where they are known.
+Reasons stand only where something speaks for them; "likely" marks those that were not tested, or only in part.
 """
 
 

@@ -27,8 +27,8 @@ TURN = Quantity(
     source="arXiv 2407.21783 section 3.3.4: throughput varied by 1 to 2 % with the time of day",
     date="2024-07",
 )
-"""How far the same job's rate differs from one time and place to another. All else that is unknown about the points of a
-series is the same for all of them and leaves their ratios alone."""
+"""How far the same job's rate differs from one time and place to another. All else that is unknown about the points of
+a series is the same for all of them and leaves their ratios alone."""
 
 
 def train(job: Training, scene: Scene) -> Replay:
