@@ -112,6 +112,7 @@ def stage(name: str, sequence: int, cp: int, days: float, tokens: float) -> Stag
         kernels=KERNELS,
         limits={"bf16": 330e12, "fp8": 625e12, "memory": 3.6e12},
         timeline=spans(8, 24, 0.1, 0.2),
+        weeks=Interval(0.942, 0.921, 0.957),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def test_json_holds_everything(tmp_path):
     assert stage["best"]["memory"]["total"] == best.memory.total
     assert len(stage["others"]) == 2
     assert len(stage["timeline"]) == len(PLAN.stages[1].timeline)
+    assert stage["weeks"] == {"value": 0.942, "low": 0.921, "high": 0.957}
     assert stage["basis"] == PLAN.stages[1].basis, "utilisation goes with its basis"
 
 

@@ -63,6 +63,12 @@ class TestFigures:
                 assert figure.low <= figure.value <= figure.high
             assert figures["days"].low < figures["days"].value < figures["days"].high
 
+    def test_weeks_differ_around_the_goodput(self, plan):
+        for stage in plan.stages:
+            assert stage.weeks.low < stage.weeks.value < stage.weeks.high < 1
+            # Simulated and in closed form: 160 weeks, whose middle is a little above their mean.
+            assert stage.weeks.value == pytest.approx(stage.figures["goodput"].value, abs=0.01)
+
     def test_one_world_has_no_intervals(self):
         one = plan_training(SHAPE, CLUSTER, 1000, COURSE, replace(WISHES, worlds=1))
         days = one.totals["days"]

@@ -110,3 +110,10 @@ class TestWords:
 
     def test_an_empty_step(self):
         assert words.step_rows(StepTime(compute={}, exposed={})) == []
+
+
+def test_weeks_differ():
+    assert (
+        "8K: half of all weeks have a goodput below 94.2%, one week in ten below 92.1%, one in ten above 95.7% "
+        "(simulated)." in " ".join(shown().split())
+    )

@@ -5,19 +5,31 @@ Traffic hides behind computation that does not wait for it, and slows it: a shar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from homegrown.plan.constants import Constants
-from homegrown.plan.facts import Attention, Layers, Link, Shape
-from homegrown.plan.kernel import KEPT, Cut
+from homegrown.plan.facts import Layers, Link, Shape
+from homegrown.plan.kernel import Cut
 from homegrown.plan.layout import Layout
 from homegrown.plan.network import Group, all_gather, all_to_all, expert_traffic
 from homegrown.plan.roofline import Price
 from homegrown.plan.routing import imbalance
-from homegrown.plan.work import lookup_bytes
-
-ITEM = 2.0
-"""Bytes of a number of an activation that travels."""
+from homegrown.plan.traffic import (
+    Rounds,
+    chosen_bytes,
+    chosen_rounds,
+    copied_bytes,
+    draft_step,
+    embedding_rounds,
+    end_rounds,
+    key_bytes,
+    key_rounds,
+    layer_rounds,
+    routed_bytes,
+    row_bytes,
+    state_bytes,
+)  # fmt: skip
 
 
 class Exchange(NamedTuple):
@@ -109,8 +121,7 @@ class Traffic:
     def __init__(self, shape: Shape, layout: Layout, cut: Cut, links: tuple[Link, ...], constants: Constants) -> None:
         self._shape, self._layout, self._cut = shape, layout, cut
         self._links, self._constants = links, constants
-        self._tp = Group(layout.tp)
-        self._state = ITEM * cut.tokens * shape.hidden
+        self._gathered = all_gather(links, Group(layout.tp), state_bytes(shape, cut))
         self._share = layout.comm_share or constants.traffic
 
     @property
@@ -122,12 +133,10 @@ class Traffic:
         """Words are summed over those who hold them; n-gram rows come from those who hold their tables."""
         layout, found = self._layout, []
         if layout.tp > 1:
-            gathered = all_gather(self._links, self._tp, self._state)
-            whole = gathered if layout.sequence_parallel else 2.0 * gathered
-            found.append(Exchange("tp", whole, gathered if layout.sequence_parallel else 0.0))
+            rounds = embedding_rounds(layout)
+            found.append(Exchange("tp", rounds.forward * self._gathered, rounds.backward * self._gathered))
         if self._shape.ngram_tables and layout.embp > 1:
-            size = self._cut.routed * lookup_bytes(self._shape)
-            moved = all_to_all(self._links, Group(layout.embp), size)
+            moved = all_to_all(self._links, Group(layout.embp), row_bytes(self._shape, self._cut))
             # Tokens are known before the step begins: rows can come while anything else is computed.
             window = price.forward + price.backward if layout.overlap else 0.0
             found.append(Exchange("embp", moved, moved, window, window, paired=layout.overlap))
@@ -135,9 +144,9 @@ class Traffic:
 
     def end(self, price: Price, fullest: float) -> list[Exchange]:
         """The head works on all tokens of a tensor-parallel group, in every draft step too, behind a draft block."""
-        layout, draft, steps, found = self._layout, self._shape.draft, self._shape.draft_steps, list[Exchange]()
+        layout, draft, steps, found = self._layout, draft_step(self._shape), self._shape.draft_steps, list[Exchange]()
         if layout.tp > 1:
-            found += self._tensor(price, 1.0 + steps, 1.0 + steps)
+            found += self._tensor(price, end_rounds(self._shape, layout))
         if draft is not None:
             # All steps' blocks are in the price: each has its share of what can hide traffic.
             for exchange in self.layer(draft, price, fullest):
@@ -148,61 +157,41 @@ class Traffic:
         """All traffic of a layer."""
         layout, found = self._layout, []
         if layout.tp > 1:
-            shared = layers.experts is not None and layers.experts.shared > 0
-            blocks = layers.sublayers + len(layers.dense) + shared
-            saved = layers.sublayers * self._latent_saving(layers.attention)
-            found += self._tensor(price, blocks - saved / 2.0, blocks)
+            found += self._tensor(price, layer_rounds(self._shape, layout, layers))
+            found += self._chosen(layers)
         if layout.cp > 1:
             found.append(self._context(layers, price))
         if layers.experts is not None and layout.ep * layout.etp > 1:
             found.append(self._experts(layers, price, fullest))
         return found
 
-    def _latent_saving(self, attention: Attention) -> float:
-        """Share of a gathered hidden state that is saved where latents are gathered in its place."""
-        if attention.kind != "mla" or not self._layout.sequence_parallel:
-            return 0.0
-        return 1.0 - min((attention.q_lora + attention.kv_lora + attention.rope) / self._shape.hidden, 1.0)
-
-    def _tensor(self, price: Price, blocks: float, outputs: float) -> list[Exchange]:
-        """Blocks whose matrices are cut (arXiv 2205.05198 section 4.2.2).
-
-        Forward, with sequence parallelism, a block's input is gathered and its output scattered; without, its output is
-        summed. Backward, what comes is gathered, and behind products the input is gathered again and its gradient
-        scattered (or summed).
-        """
-        layout, gathered = self._layout, all_gather(self._links, self._tp, self._state)
-        again = layout.recompute == "full"
+    def _tensor(self, price: Price, rounds: Rounds) -> list[Exchange]:
+        """Blocks whose matrices are cut: traffic with a product to hide behind, in pieces, and the rest."""
+        layout, gathered = self._layout, self._gathered
         pieces = 1.0 - 1.0 / layout.tp if layout.tp_overlap else 0.0
-        shows = 2.0 * blocks * gathered
-        forward, front = shows, min(shows * pieces, price.products_forward)
-        if layout.sequence_parallel:
-            first, behind = outputs * gathered, 2.0 * blocks * gathered
-        else:
-            first, behind = 0.0, 2.0 * blocks * gathered
-        if again:
-            first += shows
+        forward, first, behind = rounds.forward * gathered, rounds.opening * gathered, rounds.behind * gathered
+        if layout.recompute == "full":
+            first += rounds.again * gathered
+        front = min(forward * pieces, price.products_forward)
         return [
             Exchange("tp", forward, first, front, first * pieces),
             Exchange("tp", 0.0, behind, 0.0, max(price.products_backward - first * pieces, 0.0)),
         ]
 
-    def _context(self, layers: Layers, price: Price) -> Exchange:
-        """Keys and values of all are gathered, again in the backward pass, where their gradients are scattered.
+    def _chosen(self, layers: Layers) -> Iterator[Exchange]:
+        """Keys that indexers chose, and what they learn from, in the open."""
+        forward, backward = chosen_rounds(self._layout, layers)
+        if forward:
+            moved = all_gather(self._links, Group(self._layout.tp), chosen_bytes(self._layout, self._cut, layers))
+            yield Exchange("tp", forward * moved, backward * moved)
 
-        Latent attention gathers compressed ones, and an indexer its keys.
-        """
-        layout, attention = self._layout, layers.attention
-        if attention.kind == "mla":
-            width = float(attention.kv_lora + attention.rope)
-        else:
-            width = attention.kv_heads / min(layout.tp, attention.kv_heads) * (attention.query + attention.value)
-        width += attention.index_dim / attention.index_share
-        size = ITEM * layout.micro_batch * layout.sequence * width
-        moved = layers.sublayers * all_gather(self._links, Group(layout.cp, layout.tp), size)
+    def _context(self, layers: Layers, price: Price) -> Exchange:
+        """Keys and values of all are gathered behind attention's cores."""
+        layout = self._layout
+        moved = all_gather(self._links, Group(layout.cp, layout.tp), key_bytes(layout, layers))
+        front, back = key_rounds(layout, layers)
         forward, backward = (price.core_forward, price.core_backward) if layout.overlap else (0.0, 0.0)
-        repeated = 1.0 if layout.recompute == "full" else 0.0
-        return Exchange("cp", moved, (2.0 + repeated) * moved, forward, backward)
+        return Exchange("cp", front * moved, back * moved, forward, backward)
 
     def _experts(self, layers: Layers, price: Price, fullest: float) -> Exchange:
         """Tokens to the real experts and answers back; the backward pass does both in the other direction, with
@@ -210,14 +199,13 @@ class Traffic:
         layout, cut, experts = self._layout, self._cut, layers.experts
         if experts is None:
             raise ValueError("a layer without experts has no traffic to them")
-        hidden = self._shape.hidden
         one_way = 0.0
         if layout.ep > 1:
             traffic = expert_traffic(self._links, Group(layout.ep, layout.etp), experts)
-            size = cut.routed * hidden * (KEPT[layout.dispatch] + ITEM)
+            size = routed_bytes(self._shape, layout, cut)
             one_way = fullest * size * traffic.per_byte + 2.0 * traffic.latency
         if layout.etp > 1:
-            copies = ITEM * cut.routed * experts.real * layout.etp * hidden
+            copies = copied_bytes(self._shape, layout, cut, experts.real)
             one_way += 2.0 * all_gather(self._links, Group(layout.etp), copies)
         repeated = one_way if layout.recompute == "full" else 0.0
         if not (layout.overlap and layout.ep_overlap):

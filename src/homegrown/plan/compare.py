@@ -211,7 +211,7 @@ def _contender(
         chip=cluster.chip.title,
         unit=cluster.chip.unit,
         devices=devices,
-        notes=tuple(notes_of(cluster, None if isinstance(found, str) else found.plan, run.wishes.how)),
+        notes=tuple(notes_of(cluster, None if isinstance(found, str) else found.plan)),
         problem=found if isinstance(found, str) else "",
     )
     if isinstance(found, str):

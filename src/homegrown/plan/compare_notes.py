@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from homegrown.plan.days import Upkeeping, kept_going
 from homegrown.plan.facts import Cluster
 from homegrown.plan.layout import Layout
-from homegrown.plan.plan import saved
 from homegrown.plan.quantity import Quantity
 from homegrown.plan.results import Plan
-from homegrown.plan.simulate import WEEK, simulate
-
-WEEKS, RUNS = 8, 25
-"""Of simulated runs, and how many of them."""
+from homegrown.plan.words import weeks_told
 
 
-def notes_of(cluster: Cluster, plan: Plan | None, how: Upkeeping) -> Iterator[str]:
-    """Sentences on a cluster, and on what was planned there if anything was; `how` the run is kept going."""
+def notes_of(cluster: Cluster, plan: Plan | None) -> Iterator[str]:
+    """Sentences on a cluster, and on what was planned there if anything was."""
     chip = cluster.chip
     peak = ", ".join(f"{figure.value / 1e12:,.0f} TFLOP/s {dtype}" for dtype, figure in chip.peak.items())
     yield f"a device is a {chip.unit} of {chip.title}: {peak}; {chip.memory.value / 2**30:.1f} GiB"
@@ -26,22 +21,18 @@ def notes_of(cluster: Cluster, plan: Plan | None, how: Upkeeping) -> Iterator[st
     for stage in plan.stages if plan else ():
         yield f"{stage.name}: {_layout(stage.best.layout)}"
     if plan:
-        yield _weeks(cluster, plan, how)
+        yield from _weeks(plan)
     yield from (f"{what} {priced(figure, unit)}" for what, figure, unit in _prices(cluster) if figure is not None)
     if chip.rental is None and chip.capital is None:
         yield "no price is known"
     yield from chip.facts
 
 
-def _weeks(cluster: Cluster, plan: Plan, how: Upkeeping) -> str:
-    """How weeks of the longest stage differ by chance alone, every figure at its best guess."""
+def _weeks(plan: Plan) -> Iterator[str]:
+    """How weeks of the longest stage differ."""
     stage = max(plan.stages, key=lambda stage: stage.figures["days"].value)
-    parts = kept_going(
-        cluster, stage.best.time.seconds, devices=plan.devices, used=stage.best.layout.devices,
-        state=saved(stage.best.memory), how=how,
-    )  # fmt: skip
-    low, _, high = simulate(*parts, seconds=WEEKS * WEEK, runs=RUNS).weeks()
-    return f"{stage.name}: one week in ten has a goodput below {low:.1%}, one in ten above {high:.1%} (simulated)"
+    if stage.weeks is not None:
+        yield f"{stage.name}: {weeks_told(stage.weeks)}"
 
 
 def _prices(cluster: Cluster) -> tuple[tuple[str, Quantity | None, str], ...]:

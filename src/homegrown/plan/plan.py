@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from homegrown.config.errors import ConfigError
 from homegrown.plan.assume import assumptions
 from homegrown.plan.basis import basis_dtype, basis_of, check_precision, utilisation
 from homegrown.plan.constants import Constants
 from homegrown.plan.course import Course, Leg, usual_batch
-from homegrown.plan.days import PLAIN, Upkeeping, outlook
+from homegrown.plan.days import PLAIN, Upkeeping, outlook, weeks
 from homegrown.plan.drawn import kernels_of, limits_of, spans_of
 from homegrown.plan.enumerate import BATCH_SLACK, Space, space_on
 from homegrown.plan.facts import Cluster, Shape
@@ -116,6 +116,7 @@ def plan_training(
     figures = intervals(lambda world: run_figures(shape, cluster, devices, searched, wishes, world), wishes.worlds)
     basis = basis_of(shape, cluster, wishes.pins)
     stages = tuple(_stage(one, under(figures, str(number)), basis) for number, one in enumerate(searched))
+    stages = tuple(replace(stage, weeks=weeks_of(cluster, devices, stage.best, wishes)) for stage in stages)
     totals, tokens = under(figures, TOTAL), f"{batch / 1e6:.1f}M tokens a step: {reason}"
     return Plan(
         model=shape.title or shape.name,
@@ -192,6 +193,14 @@ def _stage(one: Searched, figures: Mapping[str, Interval], basis: str) -> Stage:
         limits=limits_of(one.model),
         timeline=spans_of(one.model, layout),
     )
+
+
+def weeks_of(cluster: Cluster, devices: int, chosen: Candidate, wishes: Wishes) -> Interval:
+    """Goodput of weeks with a layout; see `results.Stage.weeks`."""
+    return weeks(
+        cluster, chosen.time.seconds, devices=devices, used=chosen.layout.devices, state=saved(chosen.memory),
+        how=wishes.how,
+    )  # fmt: skip
 
 
 def run_figures(

@@ -139,6 +139,8 @@ class Stage:
         kernels: of the best layout's step, for its roofline; `limits`, what bounds them: FLOP/s that large products
             reach by dtype, and bytes/s of `memory`.
         timeline: of the best layout's pipeline.
+        weeks: goodput of simulated weeks, every figure at its best guess: what half of them stay below, a tenth (`low`)
+            and nine tenths (`high`). They differ by chance alone.
     """
 
     name: str
@@ -154,6 +156,7 @@ class Stage:
     kernels: tuple[KernelTime, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     timeline: tuple[Span, ...] = ()
+    weeks: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from homegrown.plan.roofline import Roofline
 from homegrown.plan.routing import largest_of
 from homegrown.plan.schedule import bubble, check_schedule
 from homegrown.plan.tail import Tail, tail_of
+from homegrown.plan.traffic import stage_bytes
 from homegrown.plan.work import flops
 
 MODELS = 256
@@ -215,7 +216,7 @@ class StepModel:
         waits; parts of an interleaved one, and DualPipe's pairs, compute something else meanwhile."""
         if layout.pp == 1:
             return 0.0, 0.0
-        size = 2.0 * layout.micro_batch * layout.sequence / layout.cp * self.shape.hidden
+        size = stage_bytes(self.shape, layout)
         moved = send(self.machine.links, layout.tp * layout.cp * layout.dp, size / layout.tp)
         if layout.tp > 1 and not layout.sequence_parallel:
             # Each sends a piece of what all have, and pieces are gathered at once (arXiv 2104.04473 section 4.1).

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from homegrown.plan.facts import Link, Machine, Shape
-from homegrown.plan.kernel import ITEM
 from homegrown.plan.layout import Layout
-from homegrown.plan.network import Group, all_gather
+from homegrown.plan.network import all_gather
 from homegrown.plan.roofline import Roofline
-from homegrown.plan.states import Held, Rules, held_on
+from homegrown.plan.states import Held, held_on
+from homegrown.plan.traffic import dense_numbers, number_bytes, summed
 from homegrown.plan.update import update_kernels
 
 MOVED_BY_UPDATE = 24.0
@@ -80,29 +80,11 @@ def tail_of(shape: Shape, layout: Layout, stage: int, machine: Machine, roofline
 
 def _local(layout: Layout, held: Held) -> float:
     """Numbers of gradients on a device; those of n-gram tables are few."""
-    return _dense(layout, held) + held.routed / (layout.ep * layout.etp)
-
-
-def _dense(layout: Layout, held: Held) -> float:
-    """Those of all but experts."""
-    tp = layout.tp
-    cut = sum(numbers / (min(tp, limit) if limit else tp) for limit, numbers in held.cut)
-    return cut + held.whole + (held.ends - held.positions) / tp + held.positions
+    return dense_numbers(layout, held) + held.routed / (layout.ep * layout.etp)
 
 
 def _summed(shape: Shape, layout: Layout, held: Held, links: tuple[Link, ...]) -> tuple[float, float]:
     """Seconds to scatter the gradients of a stage's parameters, and to gather its weights."""
-    apart = layout.ep * layout.etp
-    stage = layout.dp * layout.cp * layout.tp
-    item, gradient = ITEM["fp32" if layout.precision == "fp32" else "bf16"], Rules().gradient
-    classes = [
-        (_dense(layout, held), Group(layout.dp * layout.cp, layout.tp)),
-        (held.routed / apart, Group(stage // apart, apart)),
-    ]
-    if held.tables:
-        # Only rows that were looked up have gradients.
-        rows = layout.tokens * shape.ngram_tables * shape.ngram_width / layout.embp
-        classes.append((min(held.tables / layout.embp, rows), Group(stage // layout.embp, layout.embp)))
-    shared = [(numbers, group) for numbers, group in classes if numbers and group.size > 1]
-    scattered = sum(all_gather(links, group, gradient * numbers) for numbers, group in shared)
-    return scattered, sum(all_gather(links, group, item * numbers) for numbers, group in shared)
+    shared, (gradient, weight) = summed(shape, layout, held), number_bytes(layout)
+    scattered = sum(all_gather(links, each.group, gradient * each.gradients) for each in shared)
+    return scattered, sum(all_gather(links, each.group, weight * each.weights) for each in shared)

@@ -27,6 +27,7 @@ def show_plan(plan: Plan) -> RenderableType:
         "",
         _figures(plan),
         *(_basis(plan)),
+        *(Text(f"{stage.name}: {words.weeks_told(stage.weeks)}.", "dim") for stage in plan.stages if stage.weeks),
         "",
         _split(plan.stages),
         *(_hidden(stage) for stage in plan.stages),

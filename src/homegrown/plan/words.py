@@ -161,3 +161,11 @@ SCHEDULES = {"1f1b": "1F1B", "interleaved": "interleaved 1F1B", "zero-bubble": "
 def batch_words(layout: Layout) -> str:
     """A step's batch: 7,680 sequences of 8,192 tokens."""
     return f"{count(layout.batch)} sequences of {count(layout.sequence)} tokens"
+
+
+def weeks_told(weeks: Interval) -> str:
+    """How weeks differ (`results.Stage.weeks`)."""
+    return (
+        f"half of all weeks have a goodput below {weeks.value:.1%}, one week in ten below {weeks.low:.1%}, one in ten "
+        f"above {weeks.high:.1%} (simulated)"
+    )
