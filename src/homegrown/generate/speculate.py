@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from homegrown import ops
-from homegrown.generate.decode import as_row, empty_cache, extend, last_logits, prefill
+from homegrown.generate.decode import as_row, empty_cache, extend, extend_natively, last_logits, prefill
 from homegrown.generate.errors import GenerateError
 from homegrown.generate.rows import RowContext
 from homegrown.generate.sampling import greedy
 from homegrown.model import Cache, CachedContext, Draft, History, Longcat
+from homegrown.model.native import native
 from homegrown.model.sparse import Selection
 
 
@@ -174,10 +175,15 @@ def _check(model: Longcat, cache: Cache, tokens: Sequence[int]) -> tuple[Tensor,
     Returns:
         [1, S, H] the states from which drafts go on; the token that follows each of `tokens`.
     """
-    context = RowContext(model.config, cache, len(tokens), cache.latent[0].dtype)
-    with ops.row_by_row():
-        trunk = model.trunk(as_row(tokens, cache.tokens.device), context)
-        logits = model.logits(trunk.output)
+    row, side = as_row(tokens, cache.tokens.device), native(model)
+    if side is not None:
+        trunk = extend_natively(side, model, cache, row)
+        logits = side.logits(trunk.output)
+    else:
+        context = RowContext(model.config, cache, len(tokens), cache.latent[0].dtype)
+        with ops.row_by_row():
+            trunk = model.trunk(row, context)
+            logits = model.logits(trunk.output)
     if len(tokens) > 1 and _compared.get(model) != (logits.device, logits.dtype):
         _compare(model, cache, tokens, logits)
         _compared[model] = (logits.device, logits.dtype)

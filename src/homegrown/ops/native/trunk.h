@@ -1,56 +1,81 @@
-/* A pass of few rows through a whole model; what Python fills in (trunk.py has the same structures). */
+/* A pass of few rows through a whole model: the structures that Python fills in (structures.py has the same). */
 #ifndef TRUNK_H
 #define TRUNK_H
 
 #include <stdint.h>
 
-/* Weights are float32 or bfloat16, as the model says; norms are float32 and have their scales in them. */
+#include "product.h"
+#include "team.h"
+
+/* Rows of a pass at most. */
+enum { MOST_ROWS = 64 };
+
+/* One attention and the dense network behind it. */
 typedef struct {
-    const void *q_a, *q_b, *kv_a, *kv_b, *out;      /* [rq,H] [hD,rq] [L+R,H] [h,N+V,L] [H,hV] */
-    const void *gate, *up, *down;                   /* [G,H] [G,H] [H,G] */
-    const float *before, *q_norm, *kv_norm, *after; /* [H] [rq] [L] [H] */
-    const void *index_q, *index_k, *index_w;        /* [JD,rq] [D,H] [J,H]; null where another sublayer owns them */
-    const float *index_norm, *index_bias;           /* [D]; no bias: a root-mean-square norm */
-    void *latent, *index;                           /* keys in the weights' dtype, a cell each: [C,L+R] [C,D] */
-    float scale;
+    matrix q_a, q_b, kv_a, kv_b, out;               /* [rq,H] [hD,rq] [L+R,H] [h(N+V),L] [H,hV] */
+    matrix gate, up, down;                          /* [G,H] [G,H] [H,G] */
+    matrix index_q, index_k, index_w;               /* [JD,rq] [D,H] [J,H]; null where this sublayer chooses no keys */
+    matrix before, q_norm, kv_norm, after;          /* [H] [rq] [L] [H] */
+    matrix index_norm, index_bias;                  /* [D]; without a bias it is a root-mean-square norm */
+    int64_t slot;                                   /* number of its keys in a pass */
 } sublayer;
 
 typedef struct {
     sublayer sublayers[2];
-    const void *router;                             /* [E+Z,H] */
-    const float *router_bias, *correction;          /* [E+Z]; the first may be null */
-    const void *expert_in, *expert_out;             /* [E,2,F,H] [E,H,F] */
+    matrix router, expert_in, expert_out;           /* [E+Z,H] [E*2*F,H] [E*H,F] */
+    matrix router_bias, correction;                 /* [E+Z]; the first may be null */
 } layer;
 
+/* The draft block: eh [e ; h], one sublayer, a norm. */
 typedef struct {
-    int64_t brain, hidden, heads, q_width, latent, nope, rope, value, dense, experts, zero, chosen, width, identity,
-        normalise, scale_zero, index_heads, index_width, index_pairs, budget, sinks, window, share, count, vocabulary;
-    float eps, latent_eps, index_eps, gamma, index_scale;
-    layer *layers;
-    const float *norm;
-    const void *head;                               /* [V,H] */
+    sublayer block;
+    matrix join;                                    /* [H,2H] */
+    matrix word_norm, state_norm, norm;             /* [H] */
+} draft;
+
+typedef struct {
+    int64_t hidden, heads, q_width, latent, nope, rope, value, dense, experts, zero, chosen, width, identity,
+        normalise, scale_zero, index_heads, index_width, index_pairs, budget, sinks, window, count, vocabulary,
+        key_kind;
+    double rotary_factor;
+    const double *frequencies;                      /* [R / 2] */
+    float eps, latent_eps, index_eps, gamma, index_scale, scale, key_scale;
+    const layer *layers;
+    const draft *drafts;                            /* null where there is no draft block */
+    matrix norm, head;                              /* [H] [V,H] */
 } model;
 
-/* A row: its keys are those of positions 0 to `position`, in pages of its sequence. */
+/* A row sees the keys of positions 0 to `position`: position p's are in the cell of place p + shift in `pages`. */
 typedef struct {
     const int64_t *pages;
     int64_t position;
-    const float *cos, *sin;                         /* [R / 2] */
 } row;
 
 typedef struct {
     const model *of;
     const row *rows;
-    int64_t many, page_size;
-    float *hidden;                                  /* [M,H]: in, out: the state behind the last layer */
+    int64_t many, page_size, shift;
+    void *const *latent, *const *index;             /* by slot, a cell each: [C,L+R] [C,D], of `key_kind` */
+    float *hidden;                                  /* [M,H]: in, and out: the state behind the last layer */
+    const float *previous;                          /* [M,H]: in: the states that drafts continue */
     float *output;                                  /* [M,H]: out, behind the final norm */
-    int64_t *chosen;                                /* [layers,M,K]: out, the experts' numbers */
-    const int64_t *wanted;                          /* rows whose logits are wanted */
-    int64_t wants;
-    float *logits;                                  /* [wants,V] */
-    float *room;                                    /* of trunk_room numbers */
+    int64_t *chosen, *counts;                       /* out: [layers,M,K] the experts' numbers, [layers,E+Z] how often */
+    float *gates, *prob_sum;                        /* out: [layers,M,K] [layers,E+Z] */
+    float *room;                                    /* as much as is asked for */
 } pass;
 
-int64_t trunk_room(const model *of, int64_t many, int64_t members, int64_t longest);
+/* Numbers that a pass needs for itself. */
+int64_t native_room(const pass *p, const team *together);
+
+/* All layers and the final norm; or the draft block, which takes embedded words for `hidden`. */
+void native_trunk(pass *p, team *together);
+void native_draft(pass *p, team *together);
+
+/* logits [M,V] of final states [M,H]. */
+void native_logits(const model *of, const float *output, int64_t many, float *logits, team *together);
+
+/* MOST_ROWS; the structures' sizes, by which a reader of them knows that it has the same. */
+int64_t native_most_rows(void);
+void native_sizes(int64_t *seven);
 
 #endif

@@ -7,9 +7,12 @@
 #include <string.h>
 
 typedef float f16 __attribute__((vector_size(64)));
+typedef float f8 __attribute__((vector_size(32)));
+typedef float f4 __attribute__((vector_size(16)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint16_t h16 __attribute__((vector_size(32)));
+typedef int8_t b16 __attribute__((vector_size(16)));
 
 enum { LANES = 16 };
 
@@ -28,6 +31,12 @@ static inline f16 load_brain(const uint16_t *from) {
     return (f16)wide;
 }
 
+static inline f16 load_byte(const int8_t *from) {
+    b16 bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(__builtin_convertvector(bytes, i16), f16);
+}
+
 static inline float from_brain(uint16_t half) {
     uint32_t wide = (uint32_t)half << 16;
     float x;
@@ -35,7 +44,7 @@ static inline float from_brain(uint16_t half) {
     return x;
 }
 
-/* To bfloat16, ties to even; finite numbers and infinities only, and NaN stays NaN. */
+/* To bfloat16, ties to even; NaN stays NaN. */
 static inline uint16_t to_brain(float x) {
     uint32_t wide;
     memcpy(&wide, &x, sizeof wide);
@@ -46,12 +55,13 @@ static inline uint16_t to_brain(float x) {
 
 /* The sum of all lanes, always in the same tree. */
 static inline float sum(f16 x) {
-    float lanes[LANES];
-    store(lanes, x);
-    for (int step = LANES / 2; step; step /= 2)
-        for (int lane = 0; lane < step; lane++)
-            lanes[lane] += lanes[lane + step];
-    return lanes[0];
+    f8 eight[2];
+    f4 four[2];
+    memcpy(eight, &x, sizeof x);
+    eight[0] += eight[1];
+    memcpy(four, eight, sizeof four);
+    four[0] += four[1];
+    return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
 static inline float dot(const float *a, const float *b, int64_t count) {
@@ -74,17 +84,28 @@ static inline void add_scaled(float *y, float a, const float *x, int64_t count) 
         y[i] += a * x[i];
 }
 
-/* e^x for x <= 0, within two units in the last place: 2^n e^r with |r| <= ln(2) / 2, and a Taylor polynomial for e^r. */
+static inline f16 pick(i16 where, f16 yes, f16 no) { return (f16)((where & (i16)yes) | (~where & (i16)no)); }
+
+/* e^x for x <= 0, within two units in the last place; zero below -87.
+ *
+ * 2^n e^r with |r| <= ln(2) / 2, where ln(2) is taken in two parts so that r is exact, and Taylor's polynomial for e^r.
+ */
 static inline f16 exponential(f16 x) {
-    const float lowest = -87.0f;
-    u16 low = (u16)(x < lowest);
-    f16 floor_x = (f16)(((u16)x & ~low) | ((u16)((f16){0} + lowest) & low));
-    i16 n = __builtin_convertvector(floor_x * 1.44269504f - 0.5f, i16); /* towards zero, x <= 0: to nearest */
+    const f16 lowest = (f16){0} - 87.0f;
+    i16 low = x < lowest;
+    f16 y = pick(low, lowest, x);
+    i16 n = __builtin_convertvector(y * 1.44269504f - 0.5f, i16); /* towards zero and y <= 0: to the nearest */
     f16 whole = __builtin_convertvector(n, f16);
-    f16 r = floor_x - whole * 0.693359375f - whole * -2.12194440e-4f;
+    f16 r = y - whole * 0.693359375f - whole * -2.12194440e-4f;
     f16 e = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720))))));
-    f16 power = (f16)((u16)(n + 127) << 23);
-    return (f16)((u16)(e * power) & ~low);
+    return pick(low, (f16){0}, e * (f16)((n + 127) << 23));
+}
+
+/* gate / (1 + e^-gate) up */
+static inline f16 gated(f16 gate, f16 up) {
+    i16 negative = gate < 0.0f;
+    f16 e = exponential(pick(negative, gate, -gate));
+    return gate * up * pick(negative, e, (f16){0} + 1.0f) / (1.0f + e);
 }
 
 #endif
