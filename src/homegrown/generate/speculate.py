@@ -184,9 +184,9 @@ def _check(model: Longcat, cache: Cache, tokens: Sequence[int]) -> tuple[Tensor,
         with ops.row_by_row():
             trunk = model.trunk(row, context)
             logits = model.logits(trunk.output)
-    if len(tokens) > 1 and _compared.get(model) != (logits.device, logits.dtype):
+    if len(tokens) > 1 and _compared.get(model) != (logits.device, model.dtype):
         _compare(model, cache, tokens, logits)
-        _compared[model] = (logits.device, logits.dtype)
+        _compared[model] = (logits.device, model.dtype)
     return model.draft_start(trunk), greedy(logits)[0].tolist()
 
 
@@ -209,7 +209,7 @@ def _compare(model: Longcat, cache: Cache, tokens: Sequence[int], logits: Tensor
     if torch.equal(logits[0], torch.stack(rows)) and all(map(torch.equal, together, alone)):
         return
     raise GenerateError(
-        f"speculation: on {logits.device} in {str(logits.dtype).removeprefix('torch.')} a pass of {len(tokens)} tokens "
+        f"speculation: on {logits.device} in {str(model.dtype).removeprefix('torch.')} a pass of {len(tokens)} tokens "
         "differs from single ones, so the text would not be that of greedy decoding; generate without speculation"
     )
 

@@ -140,7 +140,10 @@ class Longcat(nn.Module):
 
     def embed(self, tokens: Tensor, context: Context) -> Tensor:
         """Word rows fused with n-gram rows: [B, S, H]."""
-        history = context.history(tokens)
+        return self.fused(tokens, context.history(tokens))
+
+    def fused(self, tokens: Tensor, history: History) -> Tensor:
+        """The same for tokens among those before them."""
         words = self.embed_tokens(tokens)
         return words if self.ngram_embeddings is None else self.ngram_embeddings(words, history)
 

@@ -64,7 +64,10 @@ class NativeModel:
     """The native side of a model. It is right as long as `current`.
 
     Args:
-        model: whose weights are read where they are; kept alive by its tensors only.
+        model: whose weights are read where they are; it is not kept alive by this.
+
+    Attributes:
+        most_rows: that one call takes; more are cut into several.
     """
 
     def __init__(self, model: Longcat) -> None:
@@ -72,7 +75,7 @@ class NativeModel:
         self._weights = Weights(model)
         self._of, self._kept = describe(model, self._weights)
         self._config, self._dtype = model.config, model.dtype
-        self._most = int(self._library.native_most_rows())
+        self.most_rows = int(self._library.native_most_rows())
         self._room = torch.empty(0)
         self._lock = threading.Lock()
 
@@ -126,16 +129,16 @@ class NativeModel:
         return logits
 
     def _split(self, rows: Sequence[Rows]) -> list[tuple[int, int, list[Rows]]]:
-        """Parts of at most `_most` rows, one after the other: first row, count, whose they are."""
+        """Parts of at most `most_rows` rows, one after the other: first row, count, whose they are."""
         parts: list[tuple[int, int, list[Rows]]] = []
         at, count, part = 0, 0, list[Rows]()
         for own in rows:
             taken = 0
             while taken < own.count:
-                fits = min(own.count - taken, self._most - count)
+                fits = min(own.count - taken, self.most_rows - count)
                 part.append(Rows(own.position + taken, fits, own.pages))
                 taken, count = taken + fits, count + fits
-                if count == self._most:
+                if count == self.most_rows:
                     parts.append((at, count, part))
                     at, count, part = at + count, 0, []
         return [*parts, (at, count, part)] if count else parts
