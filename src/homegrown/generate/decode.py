@@ -33,8 +33,8 @@ def extend(model: Longcat, cache: Cache, tokens: Tensor, prefill: bool = False) 
 
     Each is computed as if it came alone where the model has a native side, but for those of a prompt.
     """
-    side = None if prefill else native(model)
-    if side is not None:
+    side = native(model)
+    if side is not None and not prefill:
         trunk = extend_natively(side, model, cache, tokens)
         cache.length += tokens.shape[1]
         return trunk
@@ -62,7 +62,7 @@ def prefill(model: Longcat, cache: Cache, prompt: Tensor, chunk: int) -> Iterato
 @torch.inference_mode()
 def last_logits(model: Longcat, output: Tensor) -> Tensor:
     """Logits [V] behind the last of the final states [1, S, H]."""
-    side = native(model)
+    side = native(model, look=False)
     return (model if side is None else side).logits(output[:, -1:])[0, 0]
 
 

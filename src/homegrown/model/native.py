@@ -234,16 +234,26 @@ def native_words(model: nn.Module) -> str:
 
 
 _Kind = tuple[torch.dtype, torch.device]
-_models: WeakKeyDictionary[nn.Module, tuple[_Kind, NativeModel | None]] = WeakKeyDictionary()
+_models: WeakKeyDictionary[nn.Module, NativeModel | _Kind] = WeakKeyDictionary()
+"""Of each model its native side; where there is none, what the model was like when it was looked at."""
 
 
-def native(model: Any) -> NativeModel | None:
-    """The native side of a model, made anew when its tensors have been replaced; `None` where PyTorch computes."""
+def native(model: Any, look: bool = True) -> NativeModel | None:
+    """The native side of a model, made anew when its tensors have been replaced; `None` where PyTorch computes.
+
+    Args:
+        model: any.
+        look: whether to see if tensors have been replaced; not needed where that was just done.
+    """
     if not isinstance(model, Longcat):
         return None
+    found = _models.get(model)
+    if isinstance(found, NativeModel):
+        if not look or found.current:
+            return found
     kind = (model.dtype, model.device)
-    known, found = _models.get(model, (None, None))
-    if known != kind or (found is not None and not found.current):
-        found = None if native_reason(model) else NativeModel(model)
-        _models[model] = (kind, found)
-    return found
+    if found == kind:
+        return None
+    made = None if native_reason(model) else NativeModel(model)
+    _models[model] = kind if made is None else made
+    return made

@@ -39,7 +39,8 @@ static void absorb(const errand *e, const sublayer *sub, int64_t m, int64_t firs
         float *q = row_of(e->s.q, m * of->heads + first + h, of->nope + of->rope), *to = w->asked + h * wide;
         rotate(q + of->nope, row_of(e->s.cos, m, of->rope / 2), row_of(e->s.sin, m, of->rope / 2), of->rope, 1);
         memset(to, 0, latent * sizeof *to);
-        add_rows(sub->kv_b, latent, latent, (first + h) * (of->nope + of->value), of->nope, q, to);
+        add_rows(sub->kv_b, latent, latent, (first + h) * (of->nope + of->value), of->nope, (const float *[]){q}, 1,
+                 (float *[]){to});
         memcpy(to + latent, q + of->nope, of->rope * sizeof *to);
         memset(w->sums + h * latent, 0, latent * sizeof *to);
         w->top[h] = -INFINITY;
@@ -49,22 +50,27 @@ static void absorb(const errand *e, const sublayer *sub, int64_t m, int64_t firs
 
 /* Scores of a head against a block become its shares; what was summed before is weighted anew. */
 static void soften(const model *of, working *w, int h, int64_t count) {
-    float *scores = w->scores + h * BLOCK_KEYS, top = w->top[h], total = 0;
-    for (int64_t k = 0; k < count; k++) {
-        scores[k] *= of->scale;
-        top = scores[k] > top ? scores[k] : top;
-    }
+    float *scores = w->scores + h * BLOCK_KEYS, tops[LANES], top = w->top[h];
+    f16 highest = (f16){0} + top, total = {0};
     for (int64_t k = count; k < BLOCK_KEYS; k++)
         scores[k] = -INFINITY;
     for (int64_t k = 0; k < BLOCK_KEYS; k += LANES) {
+        f16 score = load(scores + k) * of->scale;
+        highest = pick(score > highest, score, highest);
+        store(scores + k, score);
+    }
+    store(tops, highest);
+    for (int lane = 0; lane < LANES; lane++)
+        top = tops[lane] > top ? tops[lane] : top;
+    for (int64_t k = 0; k < BLOCK_KEYS; k += LANES) {
         f16 shares = exponential(load(scores + k) - top);
         store(scores + k, shares);
-        total += sum(shares);
+        total += shares;
     }
     float before = expf(w->top[h] - top);
-    for (int64_t l = 0; l < of->latent; l++)
+    for (int64_t l = 0; before != 1.0f && l < of->latent; l++)
         w->sums[h * of->latent + l] *= before;
-    w->total[h] = w->total[h] * before + total;
+    w->total[h] = w->total[h] * before + sum(total);
     w->top[h] = top;
 }
 
@@ -81,9 +87,13 @@ static void score(const model *of, working *w, matrix keys, int64_t from, int64_
 }
 
 static void sum_up(const model *of, working *w, matrix keys, int64_t from, int64_t at, int64_t count, int heads) {
-    for (int h = 0; h < heads; h++)
-        add_rows(keys, of->latent + of->rope, of->latent, from, count, w->scores + h * BLOCK_KEYS + at,
-                 w->sums + h * of->latent);
+    const float *shares[HEADS];
+    float *sums[HEADS];
+    for (int h = 0; h < heads; h++) {
+        shares[h] = w->scores + h * BLOCK_KEYS + at;
+        sums[h] = w->sums + h * of->latent;
+    }
+    add_rows(keys, of->latent + of->rope, of->latent, from, count, shares, heads, sums);
 }
 
 typedef void (*step)(const model *, working *, matrix, int64_t, int64_t, int64_t, int);

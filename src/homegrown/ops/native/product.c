@@ -2,13 +2,13 @@
 
 #include "vectors.h"
 
-/* Sixteen sums fill half of the registers that processors with the widest vectors have; AHEAD: rows to fetch early. */
-enum { ROWS = 4, MOST = 4, AHEAD = 4 };
+/* Sixteen sums fill half of the registers that processors with the widest vectors have. */
+enum { ROWS = 4, MOST = 4 };
 
 #define PRODUCT product_single
 #define ADD add_single
 #define WEIGHT float
-#define LOAD load
+#define LOAD load_once
 #define ONE(w) (w)
 #include "kernel.h"
 
@@ -38,9 +38,10 @@ void product(matrix w, int64_t cols, int64_t first, int64_t last, const float *c
     }
 }
 
-void add_rows(matrix w, int64_t stride, int64_t cols, int64_t first, int64_t count, const float *a, float *y) {
-    switch (w.kind) {
-    case SINGLE: add_single((const float *)w.at + first * stride, stride, cols, count, a, y); break;
-    default: add_brain((const uint16_t *)w.at + first * stride, stride, cols, count, a, y);
-    }
+void add_rows(matrix w, int64_t stride, int64_t cols, int64_t first, int64_t count, const float *const *a, int many,
+              float *const *y) {
+    if (w.kind == SINGLE)
+        add_single((const float *)w.at + first * stride, stride, cols, count, a, many, y);
+    else
+        add_brain((const uint16_t *)w.at + first * stride, stride, cols, count, a, many, y);
 }

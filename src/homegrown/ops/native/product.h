@@ -19,9 +19,10 @@ typedef struct {
 void product(matrix w, int64_t cols, int64_t first, int64_t last, const float *const *x, int many, float *const *y,
              int64_t origin);
 
-/* y += sum of a[r] W[first + r], for `count` rows that lie `stride` numbers apart, and their first `cols` numbers. Not
- * for BYTE. Rows are added one after the other, so that two calls do the same as one. */
-void add_rows(matrix w, int64_t stride, int64_t cols, int64_t first, int64_t count, const float *a, float *y);
+/* y[m] += sum over r of a[m][r] W[first + r], for `count` rows that lie `stride` numbers apart, and their first `cols`
+ * numbers. Not for BYTE. Rows are added one after the other, so that two calls do the same as one. */
+void add_rows(matrix w, int64_t stride, int64_t cols, int64_t first, int64_t count, const float *const *a, int many,
+              float *const *y);
 
 /* A number of a matrix that is a vector. */
 static inline float number_of(matrix w, int64_t at) {

@@ -12,6 +12,7 @@ typedef float f4 __attribute__((vector_size(16)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint16_t h16 __attribute__((vector_size(32)));
+typedef int16_t s16 __attribute__((vector_size(32)));
 typedef int8_t b16 __attribute__((vector_size(16)));
 
 enum { LANES = 16 };
@@ -20,6 +21,12 @@ static inline f16 load(const float *from) {
     f16 x;
     memcpy(&x, from, sizeof x);
     return x;
+}
+
+/* The same, read once: compilers otherwise read again at each use rather than hold on to a register. */
+static inline f16 load_once(const float *from) {
+    typedef float anywhere __attribute__((vector_size(64), aligned(4), may_alias));
+    return *(const volatile anywhere *)from;
 }
 
 static inline void store(float *to, f16 x) { memcpy(to, &x, sizeof x); }
@@ -34,7 +41,8 @@ static inline f16 load_brain(const uint16_t *from) {
 static inline f16 load_byte(const int8_t *from) {
     b16 bytes;
     memcpy(&bytes, from, sizeof bytes);
-    return __builtin_convertvector(__builtin_convertvector(bytes, i16), f16);
+    s16 two = __builtin_convertvector(bytes, s16); /* in steps that are one instruction each */
+    return __builtin_convertvector(__builtin_convertvector(two, i16), f16);
 }
 
 static inline float from_brain(uint16_t half) {
@@ -62,6 +70,28 @@ static inline float sum(f16 x) {
     memcpy(four, eight, sizeof four);
     four[0] += four[1];
     return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
+}
+
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (i16){__VA_ARGS__})
+#endif
+
+/* The sums of sixteen vectors, each in the tree of `sum`: halves of neighbours are added side by side. */
+static inline f16 sums(const f16 *x) {
+    f16 two[8], four[4], eight[2];
+    for (int i = 0; i < 8; i++)
+        two[i] = SHUFFLE(x[2 * i], x[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                 SHUFFLE(x[2 * i], x[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    for (int i = 0; i < 4; i++)
+        four[i] = SHUFFLE(two[2 * i], two[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                  SHUFFLE(two[2 * i], two[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    for (int i = 0; i < 2; i++)
+        eight[i] = SHUFFLE(four[2 * i], four[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+                   SHUFFLE(four[2 * i], four[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+    return SHUFFLE(eight[0], eight[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           SHUFFLE(eight[0], eight[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
 
 static inline float dot(const float *a, const float *b, int64_t count) {

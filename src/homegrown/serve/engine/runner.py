@@ -39,6 +39,7 @@ class Runner:
         self._batch = Batch(segments=[])
         self._passes: list[tuple[list[int], Trunk]] = []
         self._states = torch.empty(0)
+        self._side: NativeModel | None = None
 
     @property
     def pool(self) -> PagePool:
@@ -62,7 +63,7 @@ class Runner:
             self._require(number, segment, len(segment.tokens))
         self._batch = batch
         starts = _starts(batch.segments)
-        self._passes = []
+        self._passes, self._side = [], self._native_side()
         for numbers in self._split(batch.segments):
             trunk = self._pass([batch.segments[number] for number in numbers])
             rows = [row for number in numbers for row in range(starts[number], starts[number + 1])]
@@ -79,8 +80,7 @@ class Runner:
         parts = [[number] for number in prompts] if self._invariant else [prompts]
         return [part for part in (*parts, others) if part]
 
-    @property
-    def _side(self) -> NativeModel | None:
+    def _native_side(self) -> NativeModel | None:
         """What runs all rows but prompts', where the model has it and nobody must see keys as they are written."""
         buffers = self._pool.buffers
         return native(self._model) if buffers.watch is None and buffers.dtype == self._model.dtype else None
