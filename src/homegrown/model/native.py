@@ -143,9 +143,7 @@ class NativeModel:
                     at, count, part = at + count, 0, []
         return [*parts, (at, count, part)] if count else parts
 
-    def _trunk(
-        self, embedded: Tensor, rows: Sequence[Rows], keys: Keys
-    ) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
+    def _trunk(self, embedded: Tensor, rows: Sequence[Rows], keys: Keys) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
         config, many = self._config, len(embedded)
         choices = config.n_routed_experts + config.zero_expert_num
         hidden = embedded.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
@@ -248,9 +246,8 @@ def native(model: Any, look: bool = True) -> NativeModel | None:
     if not isinstance(model, Longcat):
         return None
     found = _models.get(model)
-    if isinstance(found, NativeModel):
-        if not look or found.current:
-            return found
+    if isinstance(found, NativeModel) and (not look or found.current):
+        return found
     kind = (model.dtype, model.device)
     if found == kind:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -13,13 +12,12 @@ from homegrown.model.context import owner_slots
 from homegrown.model.int8 import Int8Experts, Int8Linear, Int8Weight
 from homegrown.model.layers import DenseFFN, Head, LayerNorm, Linear, RMSNorm
 from homegrown.model.longcat import Longcat
-from homegrown.model.mtp import MtpBlock
 from homegrown.model.rope import attention_factor, inverse_frequencies
 from homegrown.model.router import Experts, LocalDispatcher, MixtureOfExperts
 from homegrown.ops.native.structures import BRAIN, BYTE, SINGLE, DraftOf, LayerOf, Matrix, ModelOf, Sublayer
 
 KINDS = {torch.float32: SINGLE, torch.bfloat16: BRAIN}
-PLAIN = (Linear, Head, Int8Linear)
+PLAIN = (Linear, Head, Int8Linear, Int8Weight)
 
 
 def understood(model: Longcat) -> str:
@@ -45,7 +43,9 @@ class Weights:
 
     def __init__(self, model: nn.Module) -> None:
         self._places: list[tuple[dict[str, Any], str, int]] = []
-        self._modules = [(module._modules, name, child) for module in model.modules() for name, child in _children(module)]
+        self._modules = [
+            (module._modules, name, child) for module in model.modules() for name, child in _children(module)
+        ]
         for module in model.modules():
             for held in (module._parameters, module._buffers):
                 self._places += [(held, name, item.data_ptr()) for name, item in held.items() if item is not None]
@@ -86,7 +86,7 @@ def describe(model: Longcat, weights: Weights) -> tuple[ModelOf, list[Any]]:
     layers = (LayerOf * config.num_layers)(*(_layer(layer, weights) for layer in model.layers.values()))
     drafts = (DraftOf * 1)()
     if model.mtp is not None:
-        block = model.mtp.layers[0]
+        block: Any = model.mtp.layers[0]
         drafts[0] = DraftOf(
             block=_sublayer(block.self_attn, block.mlp, block.input_layernorm, block.post_attention_layernorm, weights),
             join=matrix(block.eh_proj.weight),
@@ -94,7 +94,8 @@ def describe(model: Longcat, weights: Weights) -> tuple[ModelOf, list[Any]]:
             state_norm=matrix(block.hnorm.weight),
             norm=matrix(model.mtp.norm.weight),
         )
-    attention = next(iter(model.layers.values())).self_attn[0]
+    first: Any = next(iter(model.layers.values()))
+    attention: LatentAttention = first.self_attn[0]
     rope = config.rope
     index_scale = sparse.heads**-0.5 * sparse.head_dim**-0.5 if sparse.topk and sparse.scale_scores else 1.0
     owned = bool(owner_slots(config))

@@ -116,5 +116,6 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NativeError(f"{command[0]} cannot be run: {error}") from None
     if done.returncode:
-        raise NativeError(f"{command[0]} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+        said = done.stderr.strip().splitlines()
+        raise NativeError(f"{command[0]} failed: {said[-1] if said else done.returncode}")
     return done.stdout
