@@ -247,3 +247,31 @@ def test_why_not_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a part" in native_words(talker(small(), seed=1).cut(range(1, 2), first=False, last=True))
     monkeypatch.setattr("homegrown.model.native._missing", lambda: "there is no C compiler 'cc'")
     assert native_words(talker(small(), seed=1)) == "PyTorch's operators (there is no C compiler 'cc')"
+
+
+@pytest.mark.parametrize("chain", ["post_norm", "pre_norm"])
+@pytest.mark.parametrize("sparse", [{"topk": 0}, {"topk": 24}], ids=["dense", "few keys"])
+def test_the_draft_block(sparse: dict[str, int], chain: str) -> None:
+    """Rows of two sequences, one row further than their states in their pages, against the block in float64."""
+    model = with_biases(talker(small(sparse=sparse, mtp={"chain": chain}), seed=9, noise=1.0))
+    side, size, length = NativeModel(model), 4, 20
+    assert side.drafts(length)
+    tokens, _ = batch(model.config, 2, length, seed=9)
+    states = torch.randn(2, length, model.config.hidden_size, generator=torch.Generator().manual_seed(9))
+    true = wide(model)
+    with torch.no_grad():
+        expected = true.draft(tokens, states.double(), true.context(tokens))
+    slot = model.config.attention_sublayers
+    like = empty_cache(model, 16 * size)
+    index = {slot: like.index[slot][0]} if slot in like.index else {}
+    keys = Keys({slot: like.latent[slot][0]}, index, size, shift=1)
+    pages = [[3, 9, 1, 14, 2, 11], [8, 4, 5, 10, 12, 6]]
+    made = []
+    for start, count in ((0, 1), (1, 2), (3, 17)):
+        stop = start + count
+        with torch.inference_mode():
+            words = model.embed_tokens(tokens[:, start:stop])
+            made.append(side.draft(words, states[:, start:stop], [Rows(start, count, own) for own in pages], keys))
+    for field in ("output", "chained"):
+        got = torch.cat([getattr(draft, field) for draft in made], dim=1).double()
+        torch.testing.assert_close(got, getattr(expected, field), rtol=0, atol=1e-5)

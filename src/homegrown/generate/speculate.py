@@ -24,7 +24,7 @@ from homegrown.generate.errors import GenerateError
 from homegrown.generate.rows import RowContext
 from homegrown.generate.sampling import greedy
 from homegrown.model import Cache, CachedContext, Draft, History, Longcat
-from homegrown.model.native import native
+from homegrown.model.native import Keys, Rows, native
 from homegrown.model.sparse import Selection
 
 
@@ -154,9 +154,14 @@ class Drafter:
         self._cache.tokens[:, past + 1 : past + 1 + count] = tokens
         earlier = self._cache.tokens[:, max(past + 2 - config.ngram.order, 0) : past + 1]
         context = CachedContext(config, self._cache, count, self._dtype, past, prefill)
+        side = None if prefill else native(self._model, look=False)
         # A drafted token stands one place behind the position whose state it continues.
         history = History.after(earlier, tokens, context.span.positions + 1)
-        return self._model.draft(tokens, states, context, reused, history)
+        if side is None or not side.drafts(past + count):
+            return self._model.draft(tokens, states, context, reused, history)
+        embedded = self._model.embed_drafted(tokens, context, history)
+        keys = Keys(self._cache.latent, self._cache.index, self._cache.capacity)
+        return side.draft(embedded, states, [Rows(past, count, [0])], keys)
 
 
 def _reused(first: Selection | None, start: int, last: int) -> Selection | None:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from homegrown.model.context import owner_slots
 from homegrown.model.longcat import Longcat, Trunk
 from homegrown.model.mtp import Draft
 from homegrown.model.nativeweights import Weights, describe, understood
@@ -117,6 +118,13 @@ class NativeModel:
             parts.append((hidden, output))
         hidden, output = (_rows(item, self._dtype).view(embedded.shape) for item in zip(*parts, strict=True))
         return Draft(output, output if self._config.mtp.chain == "post_norm" else hidden, None, ())
+
+    def drafts(self, visible: int) -> bool:
+        """Whether `draft` takes rows that see so many keys: where they choose among them, PyTorch's steps hand the
+        choice on to later ones."""
+        config = self._config
+        chooses = config.attention_sublayers in owner_slots(config)
+        return config.mtp.layers > 0 and not (chooses and visible > config.sparse.topk)
 
     def logits(self, output: Tensor) -> Tensor:
         """Unembed final states: [..., H] -> float32 [..., V]."""

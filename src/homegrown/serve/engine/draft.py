@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from homegrown import ops
 from homegrown.generate.sampling import greedy
-from homegrown.model import Draft, History
+from homegrown.model import Draft, History, Longcat
+from homegrown.model.native import Keys, NativeModel, Rows, native
+from homegrown.model.sparse import Selection
 from homegrown.serve.engine.batch import DraftSegment, Segment
 from homegrown.serve.engine.buffers import PageBuffers
 from homegrown.serve.engine.context import PagedContext, PagedSelection
@@ -145,7 +148,30 @@ class DraftHead:
         context = PagedContext(self._model.config, self._buffers, layout, self._buffers.dtype, apart)
         row = indices(tokens, self._buffers.device)[None]
         with ops.row_by_row() if apart else nullcontext():
-            return self._model.draft(row, previous, context), context
+            return self._run(row, previous, context), context
+
+    def _run(
+        self,
+        tokens: Tensor,
+        previous: Tensor,
+        context: PagedContext,
+        selection: Selection | None = None,
+        history: History | None = None,
+    ) -> Draft:
+        """A step of the block; prompts' rows, and rows that choose among their keys, by PyTorch's operators."""
+        stretches, side = context.layout.stretches, self._side()
+        prefill = any(stretch.prefill for stretch in stretches)
+        if side is None or prefill or not side.drafts(max(stretch.stop - 1 for stretch in stretches)):
+            return self._model.draft(tokens, previous, context, selection, history)
+        model, buffers = cast(Longcat, self._model), self._buffers  # no other has a native side
+        rows = [Rows(stretch.past - 1, stretch.count, stretch.pages) for stretch in stretches]
+        keys = Keys(buffers.latent, buffers.index, buffers.page_size, shift=1)
+        return side.draft(model.embed_drafted(tokens, context, history), previous, rows, keys)
+
+    def _side(self) -> NativeModel | None:
+        buffers = self._buffers
+        unseen = buffers.watch is None and buffers.dtype == self._model.dtype
+        return native(self._model, look=False) if unseen else None
 
     def _further(
         self, segments: Sequence[DraftSegment], lots: list[_Lot], draft: Draft
@@ -175,6 +201,8 @@ class DraftHead:
         return made
 
     def _choose(self, output: Tensor) -> Tensor:
+        if side := self._side():
+            return greedy(side.logits(output))[0]
         with ops.row_by_row() if self._invariant else nullcontext():
             return greedy(self._model.logits(output))[0]
 
@@ -202,7 +230,7 @@ class DraftHead:
             selection = PagedSelection(None, before.selection.index, cells)
         history = window.push(tokens)
         with ops.row_by_row() if self._invariant else nullcontext():
-            draft = self._model.draft(tokens[None], before.chained, context, selection, history)
+            draft = self._run(tokens[None], before.chained, context, selection, history)
         return draft._replace(selection=before.selection)
 
     def _with_own(self, lot: _Lot, segments: Sequence[DraftSegment], step: int) -> Tensor | None:
