@@ -24,7 +24,7 @@ from homegrown.generate.errors import GenerateError
 from homegrown.generate.rows import RowContext
 from homegrown.generate.sampling import greedy
 from homegrown.model import Cache, CachedContext, Draft, History, Longcat
-from homegrown.model.native import Keys, Rows, native
+from homegrown.model.native import UNSCORED, Chosen, Keys, Rows, native
 from homegrown.model.sparse import Selection
 
 
@@ -157,11 +157,23 @@ class Drafter:
         side = None if prefill else native(self._model, look=False)
         # A drafted token stands one place behind the position whose state it continues.
         history = History.after(earlier, tokens, context.span.positions + 1)
-        if side is None or not side.drafts(past + count):
+        if side is None:
             return self._model.draft(tokens, states, context, reused, history)
         embedded = self._model.embed_drafted(tokens, context, history)
-        keys = Keys(self._cache.latent, self._cache.index, self._cache.capacity)
-        return side.draft(embedded, states, [Rows(past, count, [0])], keys)
+        keys = Keys(self._cache.latent, self._cache.index, self._cache.capacity)  # one page: cells are positions
+        draft, chosen = side.draft(embedded, states, [Rows(past, count, [0])], keys, _given(reused))
+        positions = chosen.cells[None] if chosen.counts[-1] else None
+        return draft._replace(selection=Selection(positions, UNSCORED))
+
+
+def _given(reused: Selection | None) -> Chosen | None:
+    """The choice for the one row of a later step."""
+    if reused is None:
+        return None
+    if reused.positions is None:
+        return Chosen(torch.empty(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    cells = reused.positions[0].contiguous()
+    return Chosen(cells, torch.full((1,), cells.shape[1]))
 
 
 def _reused(first: Selection | None, start: int, last: int) -> Selection | None:

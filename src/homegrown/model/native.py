@@ -12,20 +12,22 @@ from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from homegrown.model.context import owner_slots
 from homegrown.model.longcat import Longcat, Trunk
 from homegrown.model.mtp import Draft
 from homegrown.model.nativeweights import Weights, describe, understood
 from homegrown.model.router import Routing
+from homegrown.model.sparse import IndexInput
 from homegrown.ops.native import NativeError, library, team_of
 from homegrown.ops.native.structures import PassOf, RowOf
 
+UNSCORED = IndexInput(*(torch.empty(0),) * 3)
+"""What a native selection was scored from: nothing that could be learned from."""
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -59,6 +61,18 @@ class Rows:
     position: int
     count: int
     pages: Sequence[int]
+
+
+class Chosen(NamedTuple):
+    """The keys that the draft block's rows attend to.
+
+    Attributes:
+        cells: int64 [N, K], contiguous.
+        counts: int64 [N]: so many of a row's K; 0 for all keys that it sees.
+    """
+
+    cells: Tensor
+    counts: Tensor
 
 
 class NativeModel:
@@ -100,31 +114,42 @@ class NativeModel:
         shape = hidden.shape
         return Trunk(_rows(state, self._dtype).view(shape), _rows(output, self._dtype).view(shape), joined, ())
 
-    def draft(self, embedded: Tensor, previous: Tensor, rows: Sequence[Rows], keys: Keys) -> Draft:
+    def draft(
+        self, embedded: Tensor, previous: Tensor, rows: Sequence[Rows], keys: Keys, given: Chosen | None = None
+    ) -> tuple[Draft, Chosen]:
         """One step of the draft block.
 
         Args:
             embedded: [B, S, H] the tokens' embeddings.
             previous: [B, S, H] the states that they stand behind.
             rows, keys: as for `trunk`.
+            given: what the rows attend to, where an earlier step chose; `None` lets them choose.
+
+        Returns:
+            The draft, without a selection; what its rows attended to.
         """
         words, states = (item.reshape(-1, item.shape[-1]) for item in (embedded, previous))
+        chosen = self._nothing_chosen(len(words)) if given is None else given
         parts = []
         for at, count, part in self._split(rows):
-            hidden = words[at : at + count].to(torch.float32, copy=True)
+            hidden = words[at : at + count].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
             before = states[at : at + count].to(torch.float32).contiguous()
             output = torch.empty_like(hidden)
-            self._run(self._library.native_draft, hidden, output, part, keys, previous=before.data_ptr())
+            places = {
+                "previous": before.data_ptr(),
+                "selected": chosen.cells[at:].data_ptr(),
+                "selections": chosen.counts[at:].data_ptr(),
+                "widest": chosen.cells.shape[1],
+                "given": int(given is not None),
+            }
+            self._run(self._library.native_draft, hidden, output, part, keys, **places)
             parts.append((hidden, output))
         hidden, output = (_rows(item, self._dtype).view(embedded.shape) for item in zip(*parts, strict=True))
-        return Draft(output, output if self._config.mtp.chain == "post_norm" else hidden, None, ())
+        return Draft(output, output if self._config.mtp.chain == "post_norm" else hidden, None, ()), chosen
 
-    def drafts(self, visible: int) -> bool:
-        """Whether `draft` takes rows that see so many keys: where they choose among them, PyTorch's steps hand the
-        choice on to later ones."""
-        config = self._config
-        chooses = config.attention_sublayers in owner_slots(config)
-        return config.mtp.layers > 0 and not (chooses and visible > config.sparse.topk)
+    def _nothing_chosen(self, count: int) -> Chosen:
+        room = max(self._config.sparse.topk, 1)
+        return Chosen(torch.empty(count, room, dtype=torch.int64), torch.zeros(count, dtype=torch.int64))
 
     def logits(self, output: Tensor) -> Tensor:
         """Unembed final states: [..., H] -> float32 [..., V]."""

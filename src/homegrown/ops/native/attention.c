@@ -120,12 +120,12 @@ static void attend_all(const errand *e, const sublayer *sub, const row *r, worki
 static void attend_chosen(const errand *e, const sublayer *sub, int64_t m, working *w, int heads) {
     const model *of = e->of;
     const char *keys = e->p->latent[sub->slot];
-    const int64_t *selected = e->s.selected + m * of->budget;
+    const int64_t *selected = e->s.selected + m * e->s.widest;
     int64_t chosen = e->s.selections[m], size = (of->latent + of->rope) * size_of(of->key_kind);
     for (int64_t start = 0; start < chosen; start += BLOCK_KEYS) {
         int64_t count = chosen - start < BLOCK_KEYS ? chosen - start : BLOCK_KEYS;
         for (int64_t k = 0; k < count; k++)
-            memcpy(w->gathered + k * size, keys + cell(e->p, e->p->rows + m, selected[start + k]) * size, size);
+            memcpy(w->gathered + k * size, keys + selected[start + k] * size, size);
         score(of, w, keys_at(of, w->gathered), 0, 0, count, heads);
         for (int h = 0; h < heads; h++)
             soften(of, w, h, count);

@@ -82,7 +82,7 @@ static uint32_t threshold(const uint32_t *ranks, int64_t count, int64_t budget, 
 
 static void choose(const errand *e, int64_t m, int64_t longest) {
     const model *of = e->of;
-    int64_t visible = e->p->rows[m].position + 1, taken = 0, equals, *to = e->s.selected + m * of->budget;
+    int64_t visible = e->p->rows[m].position + 1, taken = 0, equals, *to = e->s.selected + m * e->s.widest;
     uint32_t *ranks = (uint32_t *)(e->s.index_scores + m * longest);
     for (int64_t k = 0; k < visible; k++) {
         float score;
@@ -93,7 +93,7 @@ static void choose(const errand *e, int64_t m, int64_t longest) {
     uint32_t least = threshold(ranks, visible, of->budget, &equals);
     for (int64_t k = 0; k < visible; k++)
         if (ranks[k] > least || (ranks[k] == least && equals-- > 0))
-            to[taken++] = k;
+            to[taken++] = cell(e->p, e->p->rows + m, k);
     e->s.selections[m] = taken;
 }
 
@@ -102,7 +102,7 @@ void choose_keys(const errand *e, const sublayer *sub) {
     int64_t longest = 0, blocks = 0, number = 0;
     for (int64_t m = 0; m < e->p->many; m++)
         longest = e->p->rows[m].position >= longest ? e->p->rows[m].position + 1 : longest;
-    if (longest <= of->budget)
+    if (longest <= of->budget || e->p->given)
         return;
     spread(e, sub->index_q, of->index_heads * of->index_width, of->q_width, e->s.q_latent, e->s.index_q);
     meet(e);

@@ -16,7 +16,7 @@ typedef struct {
     float *cos, *sin;                                   /* [M,R / 2] */
     float *q_latent, *q, *kv, *attended;                /* [M,rq] [M,hD] [M,L+R] [M,hV] */
     float *index_q, *index_k, *index_w, *index_scores;  /* [M,JD] [M,D] [M,J] [M,T] */
-    int64_t *selected, *selections;                     /* [M,K] positions, [M] how many; 0 for all */
+    int64_t *selected, *selections, widest;             /* [M,widest] cells, [M] how many; 0 for all */
     float *moe_x, *moe, *prob, *act, *dense_act, *zero; /* [M,H] [M,H] [M,E+Z] [C,F] [M,G] [M] */
     int64_t *pairs, *starts;                            /* pair numbers m K + k by expert, [E + 2] */
     float *own;                                         /* of each member */

@@ -76,7 +76,9 @@ class PassOf(Structure):
         ("rows", POINTER(RowOf)),
         *((name, c_int64) for name in ("many", "page_size", "shift")),
         *((name, c_void_p) for name in ("latent", "index", "hidden", "previous", "output", "chosen", "counts")),
-        *((name, c_void_p) for name in ("gates", "prob_sum", "room")),
+        *((name, c_void_p) for name in ("gates", "prob_sum", "selected", "selections")),
+        *((name, c_int64) for name in ("widest", "given")),
+        ("room", c_void_p),
     )
 
 

@@ -114,8 +114,9 @@ static scratch cut(const pass *p, int64_t members, float *room, int64_t *used) {
         longest = p->rows[m].position >= longest ? p->rows[m].position + 1 : longest;
     s.pairs = take_numbers(&room, pairs);
     s.starts = take_numbers(&room, of->experts + 2);
-    s.selected = take_numbers(&room, many * of->budget);
-    s.selections = take_numbers(&room, many);
+    s.widest = p->selected ? p->widest : of->budget;
+    s.selected = p->selected ? p->selected : take_numbers(&room, many * of->budget);
+    s.selections = p->selected ? p->selections : take_numbers(&room, many);
     s.x = take(&room, many * of->hidden);
     s.mixed = take(&room, many * of->hidden);
     s.joined = take(&room, many * 2 * of->hidden);
@@ -157,7 +158,7 @@ static void carry_out(void *what, team *t, int member, int members) {
 static void carry_out_together(pass *p, team *t, void (*of)(const errand *)) {
     int64_t used;
     order o = {p, cut(p, team_members(t), p->room, &used), of};
-    for (int64_t m = 0; m < p->many; m++)
+    for (int64_t m = 0; m < p->many && !p->given; m++)
         o.s.selections[m] = 0;
     team_run(t, carry_out, &o);
 }

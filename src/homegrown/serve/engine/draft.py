@@ -17,6 +17,7 @@ from homegrown.model.native import Keys, NativeModel, Rows, native
 from homegrown.model.sparse import Selection
 from homegrown.serve.engine.batch import DraftSegment, Segment
 from homegrown.serve.engine.buffers import PageBuffers
+from homegrown.serve.engine.chosen import chosen_of, selection_of
 from homegrown.serve.engine.context import PagedContext, PagedSelection
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
 from homegrown.serve.engine.served import Served
@@ -158,15 +159,17 @@ class DraftHead:
         selection: Selection | None = None,
         history: History | None = None,
     ) -> Draft:
-        """A step of the block; prompts' rows, and rows that choose among their keys, by PyTorch's operators."""
+        """A step of the block; prompts' rows by PyTorch's operators."""
         stretches, side = context.layout.stretches, self._side()
-        prefill = any(stretch.prefill for stretch in stretches)
-        if side is None or prefill or not side.drafts(max(stretch.stop - 1 for stretch in stretches)):
+        if side is None or any(stretch.prefill for stretch in stretches):
             return self._model.draft(tokens, previous, context, selection, history)
         model, buffers = cast(Longcat, self._model), self._buffers  # no other has a native side
         rows = [Rows(stretch.past - 1, stretch.count, stretch.pages) for stretch in stretches]
         keys = Keys(buffers.latent, buffers.index, buffers.page_size, shift=1)
-        return side.draft(model.embed_drafted(tokens, context, history), previous, rows, keys)
+        given = chosen_of(selection, context.layout) if isinstance(selection, PagedSelection) else None
+        embedded = model.embed_drafted(tokens, context, history)
+        draft, chosen = side.draft(embedded, previous, rows, keys, given)
+        return draft._replace(selection=selection_of(chosen, context.layout))
 
     def _side(self) -> NativeModel | None:
         buffers = self._buffers
