@@ -33,7 +33,7 @@
             for (int r = 0; r < ROWS; r++)                                                                             \
                 weight[r] = LOAD(part[r] + k);                                                                         \
             for (int m = 0; m < M; m++) {                                                                              \
-                f16 value = load_once(x[m0 + m] + k);                                                                       \
+                f16 value = load_once(x[m0 + m] + k);                                                                  \
                 for (int r = 0; r < ROWS; r++)                                                                         \
                     own[r][m] += weight[r] * value;                                                                    \
             }                                                                                                          \

@@ -1,7 +1,7 @@
 /* What the phases of a pass share.
  *
- * Each phase is cut by output rows, heads or keys into shares of the members, so that a number is computed by one member
- * in one order, whatever the number of members and of rows. Between phases all meet.
+ * Each phase is cut by output rows, heads or keys into shares of the members, so that a number is computed by one
+ * member in one order, whatever the number of members and of rows. Between phases all meet.
  */
 #ifndef PHASES_H
 #define PHASES_H

@@ -61,8 +61,8 @@ typedef struct {
     float *output;                                  /* [M,H]: out, behind the final norm */
     int64_t *chosen, *counts;                       /* out: [layers,M,K] the experts' numbers, [layers,E+Z] how often */
     float *gates, *prob_sum;                        /* out: [layers,M,K] [layers,E+Z] */
-    int64_t *selected, *selections, widest, given;  /* drafts': [M,widest] cells of chosen keys, [M] how many, 0 for all;
-                                                       in if `given`, else out */
+    int64_t *selected, *selections, widest, given;  /* drafts': [M,widest] cells of chosen keys, [M] how many, 0 for
+                                                       all; in if `given`, else out */
     float *room;                                    /* as much as is asked for */
 } pass;
 

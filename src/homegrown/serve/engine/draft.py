@@ -13,13 +13,12 @@ from torch import Tensor
 from homegrown import ops
 from homegrown.generate.sampling import greedy
 from homegrown.model import Draft, History, Longcat
-from homegrown.model.native import Keys, NativeModel, Rows, native
 from homegrown.model.sparse import Selection
 from homegrown.serve.engine.batch import DraftSegment, Segment
 from homegrown.serve.engine.buffers import PageBuffers
-from homegrown.serve.engine.chosen import chosen_of, selection_of
 from homegrown.serve.engine.context import PagedContext, PagedSelection
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
+from homegrown.serve.engine.native import chosen_of, keys_of, rows_of, selection_of, side_of
 from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, cell, single_rows, stretch_of
 
@@ -160,21 +159,13 @@ class DraftHead:
         history: History | None = None,
     ) -> Draft:
         """A step of the block; prompts' rows by PyTorch's operators."""
-        stretches, side = context.layout.stretches, self._side()
+        stretches, side = context.layout.stretches, side_of(self._model, self._buffers, look=False)
         if side is None or any(stretch.prefill for stretch in stretches):
             return self._model.draft(tokens, previous, context, selection, history)
-        model, buffers = cast(Longcat, self._model), self._buffers  # no other has a native side
-        rows = [Rows(stretch.past - 1, stretch.count, stretch.pages) for stretch in stretches]
-        keys = Keys(buffers.latent, buffers.index, buffers.page_size, shift=1)
         given = chosen_of(selection, context.layout) if isinstance(selection, PagedSelection) else None
-        embedded = model.embed_drafted(tokens, context, history)
-        draft, chosen = side.draft(embedded, previous, rows, keys, given)
+        embedded = cast(Longcat, self._model).embed_drafted(tokens, context, history)  # no other has a native side
+        draft, chosen = side.draft(embedded, previous, rows_of(stretches, 1), keys_of(self._buffers, 1), given)
         return draft._replace(selection=selection_of(chosen, context.layout))
-
-    def _side(self) -> NativeModel | None:
-        buffers = self._buffers
-        unseen = buffers.watch is None and buffers.dtype == self._model.dtype
-        return native(self._model, look=False) if unseen else None
 
     def _further(
         self, segments: Sequence[DraftSegment], lots: list[_Lot], draft: Draft
@@ -204,7 +195,7 @@ class DraftHead:
         return made
 
     def _choose(self, output: Tensor) -> Tensor:
-        if side := self._side():
+        if side := side_of(self._model, self._buffers, look=False):
             return greedy(side.logits(output))[0]
         with ops.row_by_row() if self._invariant else nullcontext():
             return greedy(self._model.logits(output))[0]

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from homegrown import ops
 from homegrown.model import Longcat, Trunk
-from homegrown.model.native import Keys, NativeModel, Rows, native
+from homegrown.model.native import NativeModel
 from homegrown.serve.engine.batch import Batch, DraftBatch, DraftSegment, Segment
 from homegrown.serve.engine.context import PagedContext, history_of
 from homegrown.serve.engine.draft import DraftHead
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
+from homegrown.serve.engine.native import keys_of, rows_of, side_of
 from homegrown.serve.engine.pages import PagePool
 from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, single_rows, stretch_of
@@ -63,7 +64,7 @@ class Runner:
             self._require(number, segment, len(segment.tokens))
         self._batch = batch
         starts = _starts(batch.segments)
-        self._passes, self._side = [], self._native_side()
+        self._passes, self._side = [], side_of(self._model, self._pool.buffers)
         for numbers in self._split(batch.segments):
             trunk = self._pass([batch.segments[number] for number in numbers])
             rows = [row for number in numbers for row in range(starts[number], starts[number + 1])]
@@ -80,11 +81,6 @@ class Runner:
         parts = [[number] for number in prompts] if self._invariant else [prompts]
         return [part for part in (*parts, others) if part]
 
-    def _native_side(self) -> NativeModel | None:
-        """What runs all rows but prompts', where the model has it and nobody must see keys as they are written."""
-        buffers = self._pool.buffers
-        return native(self._model) if buffers.watch is None and buffers.dtype == self._model.dtype else None
-
     def _pass(self, segments: Sequence[Segment]) -> Trunk:
         side = None if segments[0].prefill else self._side
         trunk = self._by_operators(segments) if side is None else self._natively(side, segments)
@@ -97,8 +93,7 @@ class Runner:
         tokens = indices([token for segment in segments for token in segment.tokens], buffers.device)[None]
         with ops.row_by_row() if self._invariant else nullcontext():
             hidden = model.fused(tokens, history_of(Layout(stretches, []), tokens))
-        rows = [Rows(stretch.past, stretch.count, stretch.pages) for stretch in stretches]
-        return side.trunk(hidden, rows, Keys(buffers.latent, buffers.index, buffers.page_size))
+        return side.trunk(hidden, rows_of(stretches), keys_of(buffers))
 
     def _by_operators(self, segments: Sequence[Segment]) -> Trunk:
         config, buffers = self._model.config, self._pool.buffers

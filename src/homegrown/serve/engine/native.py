@@ -1,12 +1,33 @@
-"""The draft block's choice of keys, between the groups that operators work on and the rows of a native pass."""
+"""Passes over pages in C: what they are told of stretches, pages, and the draft block's choice of keys."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from homegrown.model.native import UNSCORED, Chosen
+from homegrown.model.native import UNSCORED, Chosen, Keys, NativeModel, Rows, native
+from homegrown.serve.engine.buffers import PageBuffers
 from homegrown.serve.engine.context import PagedSelection
 from homegrown.serve.engine.layout import Layout
+from homegrown.serve.engine.served import Served
+from homegrown.serve.engine.stretch import Stretch
+
+
+def side_of(model: Served, buffers: PageBuffers, look: bool = True) -> NativeModel | None:
+    """What runs all rows but prompts', where the model has it and nobody must see keys as they are written; `look`: see
+    `native`."""
+    return native(model, look) if buffers.watch is None and buffers.dtype == model.dtype else None
+
+
+def rows_of(stretches: Sequence[Stretch], shift: int = 0) -> list[Rows]:
+    """Stretches whose rows are computed `shift` positions before their tokens' own."""
+    return [Rows(stretch.past - shift, stretch.count, stretch.pages) for stretch in stretches]
+
+
+def keys_of(buffers: PageBuffers, shift: int = 0) -> Keys:
+    """The pages."""
+    return Keys(buffers.latent, buffers.index, buffers.page_size, shift)
 
 
 def chosen_of(selection: PagedSelection, layout: Layout) -> Chosen:
