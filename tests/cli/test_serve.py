@@ -258,7 +258,7 @@ def test_a_gentle_end(directory, capsys, tmp_path):
     assert [line["status"] for line in lines if line.get("path") == "/v1/chat/completions"] == [503, 200]
     assert "hg-the-key" not in said
     assert main(["serve", "usage", state]) == 0
-    assert re.search(r"key-\w+ +tiny +1 +\d+ +0 +100", capsys.readouterr().err)
+    assert re.search(r"key-\w+ +tiny +1 +\d+ +0 +100", capsys.readouterr().out)
 
 
 def test_patience_has_an_end(directory):

@@ -27,12 +27,12 @@ def table(record: Record) -> Table:
     for entry in record.entries:
         made.add_row(
             f"{entry.implementation} {entry.mode}",
-            _times(entry.seconds),
+            times(entry.seconds),
             f"{entry.tokens_per_s:,.0f}",
             f"{entry.achieved_flops / 1e9:,.0f}",
             f"{entry.peak_share:.0%}",
             f"{entry.floor_seconds:.3f}",
-            *([_times(entry.optimizer_seconds)] if entry.optimizer_seconds else []),
+            *([times(entry.optimizer_seconds)] if entry.optimizer_seconds else []),
         )
     made.add_section()
     for dtype, peak in record.peaks.items():
@@ -77,6 +77,7 @@ def _compared(best: Comparison) -> str:
     )
 
 
-def _times(spread: Spread) -> str:
+def times(spread: Spread, scale: float = 1.0) -> str:
+    """Median, times `scale`, and half the quartile range relative to it."""
     around = (spread.upper_quartile - spread.lower_quartile) / 2 / spread.median
-    return f"{spread.median:.3f} ±{around:.0%}"
+    return f"{spread.median * scale:,.3f} ±{around:.0%}"

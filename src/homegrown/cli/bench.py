@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal
 
 from homegrown.config import UsageError
 
-SUMMARY = "measure training steps and servers, against this machine's limits and against transformers"
+SUMMARY = "measure training, inference and servers, against this machine's limits and against transformers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,9 @@ class TrainBench:
     """Seeds weights and tokens."""
     out: Path | None = None
     """The JSON file; by default a dated one in `benchmarks/`."""
+    against: str = ""
+    """Compare with an earlier record afterwards: a file, or `last` for the newest in `benchmarks/` of the same kind,
+    shape and hardware. The exit status is 1 if something became slower beyond the noise (`homegrown bench compare`)."""
 
 
 def run(argv: list[str]) -> int:
@@ -60,6 +64,7 @@ def run(argv: list[str]) -> int:
 
 def train(argv: list[str]) -> int:
     """`homegrown bench train`."""
+    from homegrown.cli.bench_compare import judge_against
     from homegrown.cli.common import bar, console, parse
 
     arguments = parse(TrainBench, argv, "bench train")
@@ -92,21 +97,17 @@ def train(argv: list[str]) -> int:
     write(record, out)
     console.print(table(record))
     print(f"{summary(record)}\nrecord: {out}")
-    return 0
+    return judge_against(arguments.against, out)
 
 
-def scaling(argv: list[str]) -> int:
-    """`homegrown bench scaling`."""
-    from homegrown.cli.bench_scaling import scaling
+def _from(module: str, name: str) -> Callable[[list[str]], int]:
+    """A command that is imported when it runs: help must not wait for torch."""
 
-    return scaling(argv)
+    def command(argv: list[str]) -> int:
+        found: Callable[[list[str]], int] = getattr(importlib.import_module(f"homegrown.cli.{module}"), name)
+        return found(argv)
 
-
-def serve(argv: list[str]) -> int:
-    """`homegrown bench serve`."""
-    from homegrown.cli.bench_serve import serve
-
-    return serve(argv)
+    return command
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,27 @@ class Benchmark:
 
 BENCHMARKS = {
     "train": Benchmark(train, "one training step against the matrix-multiply peak, and against transformers"),
-    "scaling": Benchmark(scaling, "a small run's step by one process, and shared by several in each layout"),
-    "serve": Benchmark(serve, "a server under load: latencies, throughput, goodput; against transformers' server"),
+    "prefill": Benchmark(
+        _from("bench_speed", "prefill"), "reading prompts of several lengths; --long: up to 128K tokens"
+    ),
+    "decode": Benchmark(
+        _from("bench_speed", "decode"), "writing, for several texts at a time behind contexts of several lengths"
+    ),
+    "kernels": Benchmark(
+        _from("bench_speed", "kernels"), "every op at a model's sizes, each implementation against its floor"
+    ),
+    "load": Benchmark(_from("bench_speed", "load"), "imports, the help page, and loading a checkpoint"),
+    "scaling": Benchmark(
+        _from("bench_scaling", "scaling"), "a small run's step by one process, and shared by several in each layout"
+    ),
+    "serve": Benchmark(
+        _from("bench_serve", "serve"),
+        "a server under load: latencies, throughput, goodput; against transformers' server",
+    ),
+    "compare": Benchmark(_from("bench_compare", "compare"), "two records: what became slower beyond the noise of both"),
+    "goals": Benchmark(
+        _from("bench_compare", "goals"), "the goals for one machine, and what the newest records say of them"
+    ),
 }
 """Benchmarks by name."""
 

@@ -10,6 +10,7 @@ from homegrown import device as devices
 from homegrown.bench.record import default_path, write
 from homegrown.bench.scaling import ScalingPlan, run_scaling, turns
 from homegrown.bench.scaling.show import summary, table
+from homegrown.cli.bench_compare import Against, judge_against
 from homegrown.cli.common import bar, console, load_train_config, parse
 from homegrown.config import UsageError
 
@@ -51,6 +52,9 @@ class ScalingBench:
     """Seconds a case may take to be ready, or for a turn."""
     out: Path | None = None
     """The JSON file; by default a dated one in `benchmarks/`."""
+    against: Against = ""
+    """Compare with an earlier record afterwards: a file, or `last` for the newest in `benchmarks/` of the same run and
+    hardware. The exit status is 1 if something became slower beyond the noise (`homegrown bench compare`)."""
 
 
 def scaling(argv: list[str]) -> int:
@@ -81,4 +85,4 @@ def scaling(argv: list[str]) -> int:
     write(record, out)
     console.print(table(record))
     print(f"{summary(record)}\nrecord: {out}")
-    return 0
+    return judge_against(arguments.against, out)

@@ -75,7 +75,7 @@ COMMANDS: Commands = {
         Command(
             "bench",
             "homegrown.cli.bench",
-            "measure training steps and servers, against this machine's limits and against transformers",
+            "measure training, inference and servers, against this machine's limits and against transformers",
         ),
         Command(
             "doctor",
@@ -100,6 +100,18 @@ COMMANDS: Commands = {
             "import",
             "homegrown.cli.import_",
             "check a LongCat-family directory from elsewhere and rewrite it in standard form",
+        ),
+    ],
+    "plan and audit": [
+        Command(
+            "plan",
+            "homegrown.cli.plan",
+            "plan a run before it is paid for: layout, step time, memory, failures, days, energy, cost, with intervals",
+        ),
+        Command(
+            "audit",
+            "homegrown.cli.audit",
+            "check a claim about a training run: what it implies, what contradicts what, what would settle it",
         ),
     ],
 }

@@ -152,6 +152,9 @@ class Attention:
         budget: keys a query sees at most; 0, all.
         index_heads, index_dim: the indexer that selects them; it belongs to one sublayer in `index_share`.
         index_pages: hierarchical indexing: pages whose keys are scored; 0 scores all.
+        index_block: keys that a page is scored by one mean of; index_skip: first indexers that always score all keys.
+        index_bias: the norm of index keys has a bias.
+        bias: the projections of queries, keys and values have one.
     """
 
     kind: Literal["gqa", "mla"]
@@ -169,6 +172,9 @@ class Attention:
     index_page: int = 128
     index_pages: int = 0
     index_threshold: int = 0
+    index_block: int = 8
+    index_skip: int = 0
+    index_bias: bool = False
     bias: bool = False
 
 
@@ -182,6 +188,8 @@ class Experts:
         spread: standard deviation of a token's real choices.
         width: of an expert's (gated) feed-forward network.
         shared: width of experts that every token uses.
+        biases: numbers that the router keeps for each expert beside its matrix.
+        reach: nodes that a token's experts may lie on; 0 does not limit them.
     """
 
     routed: int
@@ -191,6 +199,8 @@ class Experts:
     zero: int = 0
     spread: float = 0.0
     shared: int = 0
+    biases: int = 1
+    reach: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +230,7 @@ class Shape:
         gated: feed-forward networks have three matrices (SwiGLU), not two.
         bias: linear maps have biases, and norms too.
         tied: the unembedding is the embedding.
+        dropout: training drops numbers of attention and of what sublayers add, and keeps which.
         ngram_tables, ngram_rows, ngram_width: hashed n-gram tables: their number, rows of all together, and width.
         draft: the draft head (multi-token prediction) as layers, unrolled `draft_steps` times.
     """
@@ -233,6 +244,7 @@ class Shape:
     gated: bool = True
     bias: bool = False
     tied: bool = False
+    dropout: bool = False
     ngram_tables: int = 0
     ngram_rows: int = 0
     ngram_width: int = 0

@@ -28,7 +28,12 @@ class Layout:
         zero: 0, every data-parallel rank keeps all optimizer state; 1, its share.
         precision: dtype of the matrix products; `dispatch`: of expert traffic to experts (back it is bf16).
         balanced: experts get equally many tokens (as benchmarks force them to).
+        layers: of each pipeline part, in order; empty spreads them so that the slowest part is quickest.
+        fused: attention and the loss keep their scores on the chip; False writes them to memory, as programs did
+            before 2023.
         overlap: traffic hides behind computation where it can; `comm_share` of the device computes nothing meanwhile.
+        ep_overlap: with `overlap`, expert traffic hides too, behind another micro-batch or a shortcut's other branch.
+        tp_overlap: tensor-parallel traffic hides, too: products start on the pieces that have come.
     """
 
     tp: int = 1
@@ -52,7 +57,11 @@ class Layout:
     offload: bool = False
     balanced: bool = False
     overlap: bool = True
+    ep_overlap: bool = True
+    tp_overlap: bool = False
     comm_share: float = 0.0
+    layers: tuple[int, ...] = ()
+    fused: bool = True
 
     @property
     def devices(self) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -81,11 +82,14 @@ class World:
         return quantity.at((self._stratum(name) + 0.5) / self._of)
 
     def _stratum(self, name: str) -> int:
-        if self._of == 1:
-            return 0
-        digest = hashlib.blake2b(f"{self._seed}/{name}".encode(), digest_size=8).digest()
-        order = np.random.default_rng(int.from_bytes(digest, "big")).permutation(self._of)
-        return int(order[self._index])
+        return 0 if self._of == 1 else _order(self._seed, name, self._of)[self._index]
+
+
+@lru_cache(maxsize=1024)
+def _order(seed: int, name: str, count: int) -> tuple[int, ...]:
+    """In which order a figure goes through its shares."""
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return tuple(np.random.default_rng(int.from_bytes(digest, "big")).permutation(count).tolist())
 
 
 EXPECTED = World()

@@ -93,6 +93,39 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelTime:
+    """A kernel on a device of the slowest stage, all its runs in a step together.
+
+    Attributes:
+        part: component of the model.
+        flops, bytes: operations, and bytes to and from the device's memory.
+        dtype: of the products; what has none is bound by memory.
+    """
+
+    name: str
+    part: str
+    flops: float
+    bytes: float
+    seconds: float
+    dtype: str = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Something that the device of a pipeline stage does in a step, from one second of it to another.
+
+    Attributes:
+        kind: `forward`, `backward` (or its halves, `inputs` and `weights`).
+    """
+
+    device: int
+    kind: str
+    start: float
+    end: float
+    micro_batch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """A part of a training run with one sequence length.
 
@@ -102,6 +135,10 @@ class Stage:
         basis: what utilisation is a share of, in words: peak, dtype, device, how attention is counted, draft head.
         others: the next best layouts.
         considered, fitting: layouts looked at, and those among them that fit.
+        capacity: bytes of a device that may be used.
+        kernels: of the best layout's step, for its roofline; `limits`, what bounds them: FLOP/s that large products
+            reach by dtype, and bytes/s of `memory`.
+        timeline: of the best layout's pipeline.
     """
 
     name: str
@@ -113,11 +150,31 @@ class Stage:
     considered: int = 0
     fitting: int = 0
     seconds: float = 0.0
+    capacity: float = 0.0
+    kernels: tuple[KernelTime, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+    timeline: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The same run on another number of devices.
+
+    Attributes:
+        figures: `days`, `mwh`, `usd`: of the whole run.
+    """
+
+    devices: int
+    figures: Mapping[str, Interval]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A training run, stage by stage, and all of it."""
+    """A training run, stage by stage, and all of it.
+
+    Attributes:
+        scales: the same run on fewer and more devices.
+    """
 
     model: str
     cluster: str
@@ -126,3 +183,4 @@ class Plan:
     totals: Mapping[str, Interval]
     assumptions: tuple[str, ...] = ()
     command: str = ""
+    scales: tuple[Scale, ...] = ()
