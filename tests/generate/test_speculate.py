@@ -96,6 +96,13 @@ def test_a_pass_of_several_rows_is_as_many_passes_of_one(past: int, dtype: torch
     assert MODULE._compared[model] == (torch.device("cpu"), dtype)
 
 
+@pytest.mark.usefixtures("operators")
+def test_a_pass_of_several_rows_by_operators() -> None:
+    test_a_pass_of_several_rows_is_as_many_passes_of_one(30, torch.float32, 2)
+    test_a_pass_of_several_rows_is_as_many_passes_of_one(9, torch.bfloat16, 1)
+
+
+@pytest.mark.usefixtures("operators")
 def test_a_device_on_which_rows_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stood in for by a context that shifts every row but the first by the last bit."""
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from homegrown import ops
 from homegrown.generate.sampling import Sampler
 from homegrown.model import Cache, CachedContext, Longcat, Trunk
+from homegrown.model.native import Keys, NativeModel, Rows, native
 
 PREFILL_CHUNK = 512
 """Prompt tokens in one pass."""
@@ -27,11 +29,28 @@ def as_row(tokens: Sequence[int], device: torch.device) -> Tensor:
 
 @torch.inference_mode()
 def extend(model: Longcat, cache: Cache, tokens: Tensor, prefill: bool = False) -> Trunk:
-    """Run new tokens, int64 [1, S], behind those in the cache, and keep them there."""
+    """Run new tokens, int64 [1, S], behind those in the cache, and keep them there.
+
+    Each is computed as if it came alone where the model has a native side, but for those of a prompt.
+    """
+    side = native(model)
+    if side is not None and not prefill:
+        trunk = extend_natively(side, model, cache, tokens)
+        cache.length += tokens.shape[1]
+        return trunk
     context = CachedContext(model.config, cache, tokens.shape[1], cache.latent[0].dtype, prefill=prefill)
     trunk = model.trunk(tokens, context)
     context.commit()
     return trunk
+
+
+def extend_natively(side: NativeModel, model: Longcat, cache: Cache, tokens: Tensor) -> Trunk:
+    """Run new tokens, int64 [1, S], behind those in the cache, whose length stays."""
+    count = tokens.shape[1]
+    context = CachedContext(model.config, cache, count, cache.latent[0].dtype)
+    with ops.row_by_row():
+        hidden = model.embed(tokens, context)
+    return side.trunk(hidden, [Rows(cache.length, count, [0])], Keys(cache.latent, cache.index, cache.capacity))
 
 
 def prefill(model: Longcat, cache: Cache, prompt: Tensor, chunk: int) -> Iterator[Trunk]:
@@ -43,7 +62,8 @@ def prefill(model: Longcat, cache: Cache, prompt: Tensor, chunk: int) -> Iterato
 @torch.inference_mode()
 def last_logits(model: Longcat, output: Tensor) -> Tensor:
     """Logits [V] behind the last of the final states [1, S, H]."""
-    return model.logits(output[:, -1:])[0, 0]
+    side = native(model, look=False)
+    return (model if side is None else side).logits(output[:, -1:])[0, 0]
 
 
 def decode(model: Longcat, prompt: Sequence[int], sampler: Sampler, limit: int, chunk: int) -> Iterator[int]:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from homegrown import ops
-from homegrown.generate.decode import as_row, empty_cache, extend, last_logits, prefill
+from homegrown.generate.decode import as_row, empty_cache, extend, extend_natively, last_logits, prefill
 from homegrown.generate.errors import GenerateError
 from homegrown.generate.rows import RowContext
 from homegrown.generate.sampling import greedy
 from homegrown.model import Cache, CachedContext, Draft, History, Longcat
+from homegrown.model.native import UNSCORED, Chosen, Keys, Rows, native
 from homegrown.model.sparse import Selection
 
 
@@ -153,9 +154,26 @@ class Drafter:
         self._cache.tokens[:, past + 1 : past + 1 + count] = tokens
         earlier = self._cache.tokens[:, max(past + 2 - config.ngram.order, 0) : past + 1]
         context = CachedContext(config, self._cache, count, self._dtype, past, prefill)
+        side = None if prefill else native(self._model, look=False)
         # A drafted token stands one place behind the position whose state it continues.
         history = History.after(earlier, tokens, context.span.positions + 1)
-        return self._model.draft(tokens, states, context, reused, history)
+        if side is None:
+            return self._model.draft(tokens, states, context, reused, history)
+        embedded = self._model.embed_drafted(tokens, context, history)
+        keys = Keys(self._cache.latent, self._cache.index, self._cache.capacity)  # one page: cells are positions
+        draft, chosen = side.draft(embedded, states, [Rows(past, count, [0])], keys, _given(reused))
+        positions = chosen.cells[None] if chosen.counts[-1] else None
+        return draft._replace(selection=Selection(positions, UNSCORED))
+
+
+def _given(reused: Selection | None) -> Chosen | None:
+    """The choice for the one row of a later step."""
+    if reused is None:
+        return None
+    if reused.positions is None:
+        return Chosen(torch.empty(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    cells = reused.positions[0].contiguous()
+    return Chosen(cells, torch.full((1,), cells.shape[1]))
 
 
 def _reused(first: Selection | None, start: int, last: int) -> Selection | None:
@@ -174,13 +192,18 @@ def _check(model: Longcat, cache: Cache, tokens: Sequence[int]) -> tuple[Tensor,
     Returns:
         [1, S, H] the states from which drafts go on; the token that follows each of `tokens`.
     """
-    context = RowContext(model.config, cache, len(tokens), cache.latent[0].dtype)
-    with ops.row_by_row():
-        trunk = model.trunk(as_row(tokens, cache.tokens.device), context)
-        logits = model.logits(trunk.output)
-    if len(tokens) > 1 and _compared.get(model) != (logits.device, logits.dtype):
+    row, side = as_row(tokens, cache.tokens.device), native(model)
+    if side is not None:
+        trunk = extend_natively(side, model, cache, row)
+        logits = side.logits(trunk.output)
+    else:
+        context = RowContext(model.config, cache, len(tokens), cache.latent[0].dtype)
+        with ops.row_by_row():
+            trunk = model.trunk(row, context)
+            logits = model.logits(trunk.output)
+    if len(tokens) > 1 and _compared.get(model) != (logits.device, model.dtype):
         _compare(model, cache, tokens, logits)
-        _compared[model] = (logits.device, logits.dtype)
+        _compared[model] = (logits.device, model.dtype)
     return model.draft_start(trunk), greedy(logits)[0].tolist()
 
 
@@ -203,7 +226,7 @@ def _compare(model: Longcat, cache: Cache, tokens: Sequence[int], logits: Tensor
     if torch.equal(logits[0], torch.stack(rows)) and all(map(torch.equal, together, alone)):
         return
     raise GenerateError(
-        f"speculation: on {logits.device} in {str(logits.dtype).removeprefix('torch.')} a pass of {len(tokens)} tokens "
+        f"speculation: on {logits.device} in {str(model.dtype).removeprefix('torch.')} a pass of {len(tokens)} tokens "
         "differs from single ones, so the text would not be that of greedy decoding; generate without speculation"
     )
 

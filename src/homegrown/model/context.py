@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -223,8 +224,12 @@ class CachedContext:
             raise ValueError(f"the cache holds {cache.capacity} positions; {self.past} + {count} do not fit")
         device = cache.tokens.device
         self.span = Span.causal(cache.tokens.shape[0], count, self.past, device)
-        wide = torch.promote_types(dtype, torch.float32)
-        self._rotation = angles(config.rope, config.qk_rope_head_dim, self.span.positions, wide)
+        self._wide = torch.promote_types(dtype, torch.float32)
+
+    @cached_property
+    def _rotation(self) -> tuple[Tensor, Tensor]:
+        """Made when it is asked for: some only look at the history."""
+        return angles(self.config.rope, self.config.qk_rope_head_dim, self.span.positions, self._wide)
 
     @property
     def padding(self) -> Tensor | None:

@@ -140,7 +140,10 @@ class Longcat(nn.Module):
 
     def embed(self, tokens: Tensor, context: Context) -> Tensor:
         """Word rows fused with n-gram rows: [B, S, H]."""
-        history = context.history(tokens)
+        return self.fused(tokens, context.history(tokens))
+
+    def fused(self, tokens: Tensor, history: History) -> Tensor:
+        """The same for tokens among those before them."""
         words = self.embed_tokens(tokens)
         return words if self.ngram_embeddings is None else self.ngram_embeddings(words, history)
 
@@ -176,12 +179,14 @@ class Longcat(nn.Module):
         """
         if self.mtp is None:
             raise ValueError("this model has no draft head (model.mtp.layers = 0)")
-        embedded = self.embed_tokens(tokens)
-        if self.config.mtp.use_ngram and self.ngram_embeddings is not None:
-            # A drafted token stands one place behind the position whose state it continues.
-            known = context.history(tokens).moved(1) if history is None else history
-            embedded = self.ngram_embeddings(embedded, known)
-        return self.mtp(embedded, previous, context, selection)
+        return self.mtp(self.embed_drafted(tokens, context, history), previous, context, selection)
+
+    def embed_drafted(self, tokens: Tensor, context: Context, history: History | None = None) -> Tensor:
+        """What the draft block reads of tokens, as for `draft`: [B, S, H]."""
+        if not self.config.mtp.use_ngram or self.ngram_embeddings is None:
+            return self.embed_tokens(tokens)
+        # A drafted token stands one place behind the position whose state it continues.
+        return self.fused(tokens, context.history(tokens).moved(1) if history is None else history)
 
 
 def shifted(tokens: Tensor, places: int, fill: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from homegrown.config import ModelConfig
 from homegrown.generate import Sampler, SamplingConfig, decode
-from homegrown.generate.decode import as_row, empty_cache, extend
+from homegrown.generate.decode import as_row, empty_cache, extend, last_logits
 from homegrown.model import Longcat
 from tests.generate.talker import prompts, talker
 from tests.model.small import batch, small
@@ -42,8 +42,7 @@ def expected(model: Longcat, tokens: list[int], chunks: list[int], prompt: int) 
     rows, start = [], 0
     for count in [*chunks, *[1] * (len(tokens) - prompt)]:
         trunk = extend(model, cache, as_row(tokens[start : start + count], cache.tokens.device), start < prompt)
-        with torch.inference_mode():
-            rows += [model.logits(output)[0] for output in trunk.output.split(1, dim=1)]
+        rows += [last_logits(model, output)[None] for output in trunk.output.split(1, dim=1)]
         start += count
     return torch.cat(rows)
 
@@ -121,7 +120,12 @@ def greedy_without_drafts(hands: Hands, texts: list[Text], limits: list[int], ch
 
 @pytest.mark.parametrize("dtype", BITS, ids=str)
 @pytest.mark.parametrize("name", ["all parts", "paged prompts", "dense attention"])
-def test_invariant_logits_have_the_same_bits_in_any_company(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("native", [True, False], ids=["native", "operators"])
+def test_invariant_logits_have_the_same_bits_in_any_company(
+    name: str, dtype: torch.dtype, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr("homegrown.model.native.native_reason", lambda model: "a test")
     config = CONFIGS[name]
     model = talker(config, seed=5, dtype=dtype)
     tokens, others = batch(config, 2, 45, seed=1)[0].tolist()

@@ -65,19 +65,8 @@ class PagedContext:
         return None
 
     def history(self, tokens: Tensor) -> History:
-        """Every stretch behind its earlier tokens, one after the other: a token's place in its own text keeps it from
-        looking back into another's."""
-        layout = self.layout
-        known: list[int] = []
-        places: list[int] = []
-        new: list[int] = []
-        for stretch in layout.stretches:
-            known += [*stretch.earlier, *[-1] * stretch.count]
-            places += [*[0] * len(stretch.earlier), *range(stretch.past - layout.shift, stretch.stop - layout.shift)]
-            new += range(len(known) - stretch.count, len(known))
-        at = indices(new, tokens.device)
-        row = indices(known, tokens.device).index_copy_(0, at, tokens[0])
-        return History(row[None], indices(places, tokens.device)[None], at)
+        """The new tokens among those before them."""
+        return history_of(self.layout, tokens)
 
     def rotation(self) -> tuple[Tensor, Tensor]:
         """Rotary tables of the rows' positions."""
@@ -111,3 +100,23 @@ class PagedContext:
         for part, own in zip(self.parts, outs, strict=True):
             part.put(out, own)
         return out, None
+
+
+def history_of(layout: Layout, tokens: Tensor) -> History:
+    """Every stretch behind its earlier tokens, one after the other: a token's place in its own text keeps it from
+    looking back into another's.
+
+    Args:
+        layout: of the rows.
+        tokens: int64 [1, N] theirs.
+    """
+    known: list[int] = []
+    places: list[int] = []
+    new: list[int] = []
+    for stretch in layout.stretches:
+        known += [*stretch.earlier, *[-1] * stretch.count]
+        places += [*[0] * len(stretch.earlier), *range(stretch.past - layout.shift, stretch.stop - layout.shift)]
+        new += range(len(known) - stretch.count, len(known))
+    at = indices(new, tokens.device)
+    row = indices(known, tokens.device).index_copy_(0, at, tokens[0])
+    return History(row[None], indices(places, tokens.device)[None], at)

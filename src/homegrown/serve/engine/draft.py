@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from homegrown import ops
 from homegrown.generate.sampling import greedy
-from homegrown.model import Draft, History
+from homegrown.model import Draft, History, Longcat
+from homegrown.model.sparse import Selection
 from homegrown.serve.engine.batch import DraftSegment, Segment
 from homegrown.serve.engine.buffers import PageBuffers
 from homegrown.serve.engine.context import PagedContext, PagedSelection
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
+from homegrown.serve.engine.native import chosen_of, keys_of, rows_of, selection_of, side_of
 from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, cell, single_rows, stretch_of
 
@@ -145,7 +148,24 @@ class DraftHead:
         context = PagedContext(self._model.config, self._buffers, layout, self._buffers.dtype, apart)
         row = indices(tokens, self._buffers.device)[None]
         with ops.row_by_row() if apart else nullcontext():
-            return self._model.draft(row, previous, context), context
+            return self._run(row, previous, context), context
+
+    def _run(
+        self,
+        tokens: Tensor,
+        previous: Tensor,
+        context: PagedContext,
+        selection: Selection | None = None,
+        history: History | None = None,
+    ) -> Draft:
+        """A step of the block; prompts' rows by PyTorch's operators."""
+        stretches, side = context.layout.stretches, side_of(self._model, self._buffers, look=False)
+        if side is None or any(stretch.prefill for stretch in stretches):
+            return self._model.draft(tokens, previous, context, selection, history)
+        given = chosen_of(selection, context.layout) if isinstance(selection, PagedSelection) else None
+        embedded = cast(Longcat, self._model).embed_drafted(tokens, context, history)  # no other has a native side
+        draft, chosen = side.draft(embedded, previous, rows_of(stretches, 1), keys_of(self._buffers, 1), given)
+        return draft._replace(selection=selection_of(chosen, context.layout))
 
     def _further(
         self, segments: Sequence[DraftSegment], lots: list[_Lot], draft: Draft
@@ -175,6 +195,8 @@ class DraftHead:
         return made
 
     def _choose(self, output: Tensor) -> Tensor:
+        if side := side_of(self._model, self._buffers, look=False):
+            return greedy(side.logits(output))[0]
         with ops.row_by_row() if self._invariant else nullcontext():
             return greedy(self._model.logits(output))[0]
 
@@ -202,7 +224,7 @@ class DraftHead:
             selection = PagedSelection(None, before.selection.index, cells)
         history = window.push(tokens)
         with ops.row_by_row() if self._invariant else nullcontext():
-            draft = self._model.draft(tokens[None], before.chained, context, selection, history)
+            draft = self._run(tokens[None], before.chained, context, selection, history)
         return draft._replace(selection=before.selection)
 
     def _with_own(self, lot: _Lot, segments: Sequence[DraftSegment], step: int) -> Tensor | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from homegrown import ops
-from homegrown.model import Trunk
+from homegrown.model import Longcat, Trunk
+from homegrown.model.native import NativeModel
 from homegrown.serve.engine.batch import Batch, DraftBatch, DraftSegment, Segment
-from homegrown.serve.engine.context import PagedContext
+from homegrown.serve.engine.context import PagedContext, history_of
 from homegrown.serve.engine.draft import DraftHead
 from homegrown.serve.engine.layout import Layout, alone, budget_of, indices, together
+from homegrown.serve.engine.native import keys_of, rows_of, side_of
 from homegrown.serve.engine.pages import PagePool
 from homegrown.serve.engine.served import Served
 from homegrown.serve.engine.stretch import Stretch, single_rows, stretch_of
@@ -37,6 +40,7 @@ class Runner:
         self._batch = Batch(segments=[])
         self._passes: list[tuple[list[int], Trunk]] = []
         self._states = torch.empty(0)
+        self._side: NativeModel | None = None
 
     @property
     def pool(self) -> PagePool:
@@ -60,7 +64,7 @@ class Runner:
             self._require(number, segment, len(segment.tokens))
         self._batch = batch
         starts = _starts(batch.segments)
-        self._passes = []
+        self._passes, self._side = [], side_of(self._model, self._pool.buffers)
         for numbers in self._split(batch.segments):
             trunk = self._pass([batch.segments[number] for number in numbers])
             rows = [row for number in numbers for row in range(starts[number], starts[number + 1])]
@@ -70,13 +74,28 @@ class Runner:
 
     def _split(self, segments: Sequence[Segment]) -> list[list[int]]:
         """Numbers of the segments of each pass."""
-        if not self._invariant:
+        if not self._invariant and self._side is None:
             return [list(range(len(segments)))] if segments else []
-        prompts = [[number] for number, segment in enumerate(segments) if segment.prefill]
+        prompts = [number for number, segment in enumerate(segments) if segment.prefill]
         others = [number for number, segment in enumerate(segments) if not segment.prefill]
-        return [*prompts, others] if others else prompts
+        parts = [[number] for number in prompts] if self._invariant else [prompts]
+        return [part for part in (*parts, others) if part]
 
     def _pass(self, segments: Sequence[Segment]) -> Trunk:
+        side = None if segments[0].prefill else self._side
+        trunk = self._by_operators(segments) if side is None else self._natively(side, segments)
+        self._absorb(segments, self._model.draft_start(trunk)[0])
+        return trunk
+
+    def _natively(self, side: NativeModel, segments: Sequence[Segment]) -> Trunk:
+        buffers, model = self._pool.buffers, cast(Longcat, self._model)  # no other has a native side
+        stretches = [stretch_of(segment) for segment in segments]
+        tokens = indices([token for segment in segments for token in segment.tokens], buffers.device)[None]
+        with ops.row_by_row() if self._invariant else nullcontext():
+            hidden = model.fused(tokens, history_of(Layout(stretches, []), tokens))
+        return side.trunk(hidden, rows_of(stretches), keys_of(buffers))
+
+    def _by_operators(self, segments: Sequence[Segment]) -> Trunk:
         config, buffers = self._model.config, self._pool.buffers
         apart = self._invariant and not segments[0].prefill
         stretches: list[Stretch] = []
@@ -87,9 +106,7 @@ class Runner:
         context = PagedContext(config, buffers, Layout(stretches, groups), buffers.dtype, apart)
         tokens = indices([token for segment in segments for token in segment.tokens], buffers.device)[None]
         with ops.row_by_row() if apart else nullcontext():
-            trunk = self._model.trunk(tokens, context)
-        self._absorb(segments, self._model.draft_start(trunk)[0])
-        return trunk
+            return self._model.trunk(tokens, context)
 
     def _absorb(self, segments: Sequence[Segment], states: Tensor) -> None:
         """Draft rows of the segments of a pass that hold no drafts; states [N, H] of the pass."""
@@ -117,6 +134,9 @@ class Runner:
             return self._pool.buffers.latent[0].new_empty(0, self._model.config.vocab_size)
         output = self._in_order([trunk.output[0] for _, trunk in self._passes])
         rows = output.index_select(0, indices(wanted, output.device))[None]
+        side = self._side
+        if side is not None and (self._invariant or len(wanted) <= side.most_rows):
+            return side.logits(rows)[0]
         with ops.row_by_row() if self._invariant else nullcontext():
             return self._model.logits(rows)[0]
 

@@ -86,6 +86,7 @@ def _load(launch: say.Launch, send: Send, inbox: Inbox) -> Engine:
 
     stage("loading libraries")
     from homegrown import device
+    from homegrown.model.native import native_words
     from homegrown.serve.spread.roles import Parts, engine_for
     from homegrown.serve.weights import load_for_serving
 
@@ -107,6 +108,7 @@ def _load(launch: say.Launch, send: Send, inbox: Inbox) -> Engine:
         )
         for line in report.lines():
             stage(line)
+        stage(f"rows that are decoded: {native_words(model)}")
         stage("making room for keys")
         parts = Parts(model.eval(), tokenizer)
     engine = engine_for(launch, parts, lambda: inbox.put(say.Wake()))
