@@ -64,7 +64,8 @@ class TestGenerate:
         status, out, err = run("generate", str(directory), "--prompt", "def ", *GREEDY)
         text = expected(directory, "def ")
         assert (status, out) == (0, text if text.endswith("\n") else text + "\n")
-        assert err.startswith("12 tokens; ")
+        assert err.startswith("decoded rows: ")
+        assert " 12 tokens; " in err
         assert " tokens/s; prompt of " in err
         assert err.endswith("ended by length")
 
@@ -111,7 +112,7 @@ class TestGenerate:
         status, out, err = run("generate", str(directory), "--prompt", "def ", *GREEDY)
         assert status == 130
         assert out.endswith("\n")
-        assert err.startswith("3 tokens; ")
+        assert " 3 tokens; " in err
         assert "ended by interrupted homegrown generate: interrupted" in err
 
     @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from homegrown.cli.common import console
+
 if TYPE_CHECKING:  # torch comes after the arguments are known to be right: help and mistakes come at once
     from homegrown.generate import Generation, SamplingConfig
     from homegrown.model import Longcat
@@ -59,6 +61,7 @@ def load_writer(args: Writing) -> tuple[Longcat, Tokenizer]:
     from homegrown import device
     from homegrown.config import UsageError, UserError
     from homegrown.hub import load
+    from homegrown.model.native import native_words
 
     if args.speculate and args.temperature > 0:
         raise UsageError("--speculate is for greedy decoding: add --temperature 0")
@@ -68,6 +71,8 @@ def load_writer(args: Writing) -> tuple[Longcat, Tokenizer]:
     model, tokenizer = load(args.model, device.pick(args.device), dtype)
     if tokenizer is None:
         raise UserError(f"{args.model}: there is no tokenizer.json; put the one the model was trained with there")
+    words = f"decoded rows: {native_words(model)}"
+    console.print(words, style="dim", highlight=False, markup=False, soft_wrap=True)
     return model, tokenizer
 
 
